@@ -1,0 +1,98 @@
+"""Reads the log from any number and follows it. Used by every route that shows events and by whoever waits for an end.
+
+Order of things: subscribe, read the table, then listen; so nothing falls between, and what comes twice is dropped by
+its number.
+"""
+
+from agentflow_server.eventlog.events import StoredEvent
+from agentflow_server.eventlog.hub import Accept, Hub
+from agentflow_server.storage import Database, Row, Tx
+
+_PAGE = 500
+_READ = (
+    "SELECT seq, type, call_id, root_call_id, data FROM events WHERE tenant = :tenant"
+    " AND conversation_id = :conversation AND seq > :after ORDER BY seq LIMIT :limit"
+)
+
+
+def _event(row: Row) -> StoredEvent:
+    return StoredEvent(row["seq"], row["type"], row["call_id"], row["root_call_id"], bytes(row["data"]))
+
+
+def read_events(tx: Tx, conversation_id: str, after: int, limit: int = _PAGE) -> list[StoredEvent]:
+    """The events behind number `after`, in order. `tx` is bound to the tenant."""
+    rows = tx.all(_READ, {"conversation": conversation_id, "after": after, "limit": limit})
+    return [_event(row) for row in rows]
+
+
+class Reader:
+    """One reader's way through a conversation's events. Close it when done."""
+
+    def __init__(self, db: Database, hub: Hub, tenant: str, conversation_id: str, accept: Accept | None) -> None:
+        self._db = db.tenant(tenant)
+        self._hub = hub
+        self._tenant = tenant
+        self._conversation_id = conversation_id
+        self._accept = accept
+        self._last = -1
+        self._from_table = True
+        self._subscription = hub.subscribe(tenant, conversation_id, accept)
+
+    def start_after(self, seq: int) -> None:
+        """Begin behind this number; what is already stored is read from the table."""
+        self._last = seq
+        self._from_table = True
+
+    def start_now(self) -> None:
+        """Begin with what is published from the subscription on; nothing is read from the table."""
+        self._from_table = False
+
+    def ring(self) -> None:
+        """Make a waiting `next` return what it has, possibly nothing."""
+        self._subscription.ring()
+
+    async def next(self) -> list[StoredEvent]:
+        """Wait for events; an empty list means the reader was rung."""
+        subscription = self._subscription
+        while True:
+            if self._from_table or subscription.overflowed:
+                page = await self._page()
+                if page:
+                    return page
+                continue
+            events = await subscription.wait()
+            if subscription.overflowed:
+                continue
+            fresh = [event for event in events if event.seq > self._last]
+            if fresh:
+                self._last = fresh[-1].seq
+                return fresh
+            if not events:
+                return []
+
+    async def _page(self) -> list[StoredEvent]:
+        if self._subscription.overflowed:
+            self._subscription.overflowed = False
+            self._subscription.backlog.clear()
+            self._from_table = True
+        events = await self._db.scan(lambda tx: read_events(tx, self._conversation_id, self._last))
+        self._from_table = len(events) == _PAGE
+        if events:
+            self._last = events[-1].seq
+        accept = self._accept
+        return events if accept is None else [event for event in events if accept(event)]
+
+    def close(self) -> None:
+        self._hub.unsubscribe(self._tenant, self._conversation_id, self._subscription)
+
+
+class Tail:
+    """The reading side of the log."""
+
+    def __init__(self, db: Database, hub: Hub) -> None:
+        self._db = db
+        self.hub = hub
+
+    def open(self, tenant: str, conversation_id: str, accept: Accept | None = None) -> Reader:
+        """A reader of one conversation that sees the events `accept` lets through."""
+        return Reader(self._db, self.hub, tenant, conversation_id, accept)

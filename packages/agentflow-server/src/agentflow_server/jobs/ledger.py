@@ -1,0 +1,221 @@
+"""The ledger: one row a job, on the platform's own database. Plain functions over a transaction.
+
+A job is `ready` (may be claimed once its time has come), `running` (leased to one worker), `waiting` (for a person or
+another job; no worker holds it), `done`, `failed` or `cancelled`. Each claim raises the job's fence; a write that
+carries an older fence is refused, so a worker that slept through its lease cannot do harm (Kleppmann, "How to do
+distributed locking", 2016).
+"""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentflow_server.kit.ids import new_id
+from agentflow_server.storage import Row, Tx
+
+
+class LeaseLostError(RuntimeError):
+    """The worker no longer owns the job: another one has claimed it, or it was settled."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to be written.
+
+    Args:
+        kind: names the handler. queue: the worker pool it runs in.
+        run_at: earliest start, microseconds since the epoch.
+        dedupe_key: at most one job of this tenant and kind carries it; a second one is not written.
+        owner: claimed at birth by this worker, so that no claim is needed.
+    """
+
+    tenant: str
+    kind: str
+    queue: str = "default"
+    payload: dict[str, Any] = field(default_factory=dict[str, Any])
+    id: str = field(default_factory=new_id)
+    run_at: int = 0
+    priority: int = 0
+    max_attempts: int = 5
+    dedupe_key: str | None = None
+    status: str = "ready"
+    owner: str | None = None
+    lease_until: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A claimed job, as its handler sees it."""
+
+    tenant: str
+    id: str
+    kind: str
+    queue: str
+    payload: dict[str, Any]
+    fence: int
+    attempts: int
+    max_attempts: int
+
+
+_INSERT = (
+    "INSERT INTO jobs (tenant, id, queue, kind, status, priority, run_at, lease_owner, lease_until, fence, attempts,"
+    " max_attempts, dedupe_key, payload, created_at, updated_at) VALUES (:tenant, :id, :queue, :kind, :status,"
+    " :priority, :run_at, :owner, :lease, :fence, :fence, :max_attempts, :dedupe, :payload, :now, :now)"
+    " ON CONFLICT DO NOTHING"
+)
+_DUE = (
+    "SELECT tenant, id FROM jobs WHERE queue = :queue AND ((status = 'ready' AND run_at <= :now)"
+    " OR (status = 'running' AND lease_until < :now)) ORDER BY priority DESC, run_at LIMIT :limit"
+)
+_TAKE = (
+    "UPDATE jobs SET status = 'running', lease_owner = :owner, lease_until = :lease, fence = fence + 1,"
+    " attempts = attempts + 1, updated_at = :now WHERE tenant = :tenant AND id = :id AND queue = :queue"
+    " AND ((status = 'ready' AND run_at <= :now) OR (status = 'running' AND lease_until < :now))"
+    " RETURNING tenant, id, kind, queue, payload, fence, attempts, max_attempts"
+)
+_OWNED = "tenant = :tenant AND id = :id AND fence = :fence AND status = 'running'"
+
+
+def job_of(row: Row) -> Job:
+    """The job in a row of the ledger."""
+    return Job(
+        row["tenant"], row["id"], row["kind"], row["queue"], json.loads(row["payload"]),
+        row["fence"], row["attempts"], row["max_attempts"],
+    )  # fmt: skip
+
+
+def enqueue(tx: Tx, job: NewJob, now: int) -> bool:
+    """Write a job; False if its id or its dedupe key is there already."""
+    status = "running" if job.owner else job.status
+    return (
+        tx.execute(
+            _INSERT,
+            {
+                "tenant": job.tenant, "id": job.id, "queue": job.queue, "kind": job.kind, "status": status,
+                "priority": job.priority, "run_at": job.run_at or now, "owner": job.owner, "lease": job.lease_until,
+                "fence": 1 if job.owner else 0, "max_attempts": job.max_attempts, "dedupe": job.dedupe_key,
+                "payload": json.dumps(job.payload), "now": now,
+            },
+        )
+        == 1
+    )  # fmt: skip
+
+
+def born_claimed(job: NewJob) -> Job:
+    """The claimed form of a job that was written with its owner."""
+    return Job(job.tenant, job.id, job.kind, job.queue, job.payload, 1, 1, job.max_attempts)
+
+
+def claim(tx: Tx, *, queue: str, owner: str, limit: int, now: int, lease_until: int) -> list[Job]:
+    """Take up to `limit` due jobs of a queue for `owner`. Runs over all tenants."""
+    lock = " FOR UPDATE SKIP LOCKED" if tx.dialect == "postgresql" else ""
+    claimed: list[Job] = []
+    for due in tx.all(_DUE + lock, {"queue": queue, "now": now, "limit": limit}):
+        row = tx.one(
+            _TAKE,
+            {"tenant": due["tenant"], "id": due["id"], "queue": queue, "owner": owner, "lease": lease_until,
+             "now": now},
+        )  # fmt: skip
+        if row is not None:
+            claimed.append(job_of(row))
+    return claimed
+
+
+def next_due(tx: Tx) -> int | None:
+    """When the next ready job may start, or None."""
+    row = tx.one("SELECT MIN(run_at) AS at FROM jobs WHERE status = 'ready'")
+    return row["at"] if row else None
+
+
+def renew(tx: Tx, *, owner: str, now: int, lease_until: int) -> list[tuple[str, str]]:
+    """Lengthen the leases of all jobs of `owner`; returns (tenant, id) of those somebody asked to cancel."""
+    rows = tx.all(
+        "UPDATE jobs SET lease_until = :lease, updated_at = :now WHERE lease_owner = :owner AND status = 'running'"
+        " RETURNING tenant, id, cancel_requested",
+        {"owner": owner, "now": now, "lease": lease_until},
+    )
+    return [(row["tenant"], row["id"]) for row in rows if row["cancel_requested"]]
+
+
+def check_fence(tx: Tx, job: Job) -> None:
+    """Raise LeaseLostError unless the worker still owns the job. Part of every unit a worker writes."""
+    if tx.one(f"SELECT 1 AS ok FROM jobs WHERE {_OWNED}", _key(job)) is None:  # noqa: S608 - constants
+        raise LeaseLostError(f"job {job.id} is no longer owned by this worker")
+
+
+def settle(tx: Tx, job: Job, status: str, now: int, *, result: Any = None, error: str | None = None) -> None:
+    """End a job as `done`, `failed` or `cancelled`."""
+    _own(
+        tx,
+        f"UPDATE jobs SET status = :status, lease_owner = NULL, result = :result, error = :error, dedupe_key = NULL,"
+        f" updated_at = :now WHERE {_OWNED}",  # noqa: S608 - constants
+        {**_key(job), "status": status, "result": None if result is None else json.dumps(result), "error": error,
+         "now": now},
+    )  # fmt: skip
+
+
+def park(tx: Tx, job: Job, now: int) -> None:
+    """Let go of a job until `wake`: it waits for an answer, and nobody holds it."""
+    _own(
+        tx,
+        f"UPDATE jobs SET status = 'waiting', lease_owner = NULL, updated_at = :now WHERE {_OWNED}",  # noqa: S608
+        {**_key(job), "now": now},
+    )
+
+
+def release(tx: Tx, job: Job, now: int, *, run_at: int = 0) -> None:
+    """Give a job back to be claimed again: at once, or at `run_at`."""
+    _own(
+        tx,
+        f"UPDATE jobs SET status = 'ready', lease_owner = NULL, run_at = :run_at, updated_at = :now WHERE {_OWNED}",  # noqa: S608
+        {**_key(job), "run_at": run_at or now, "now": now},
+    )
+
+
+def wake(tx: Tx, tenant: str, job_id: str, now: int, *, run_at: int = 0) -> bool:
+    """Make a waiting job ready; False if it was not waiting."""
+    return (
+        tx.execute(
+            "UPDATE jobs SET status = 'ready', run_at = :run_at, updated_at = :now"
+            " WHERE tenant = :tenant AND id = :id AND status = 'waiting'",
+            {"tenant": tenant, "id": job_id, "run_at": run_at or now, "now": now},
+        )
+        == 1
+    )
+
+
+def request_cancel(tx: Tx, tenant: str, job_id: str, now: int) -> str | None:
+    """Ask for a job to be cancelled; returns its status, or None if there is no such job.
+
+    A waiting job is made ready, so that a worker comes and ends it.
+    """
+    row = tx.one(
+        "UPDATE jobs SET cancel_requested = 1, updated_at = :now,"
+        " status = CASE status WHEN 'waiting' THEN 'ready' ELSE status END,"
+        " run_at = CASE status WHEN 'waiting' THEN :now ELSE run_at END"
+        " WHERE tenant = :tenant AND id = :id RETURNING status",
+        {"tenant": tenant, "id": job_id, "now": now},
+    )
+    return row["status"] if row else None
+
+
+def cancel_requested(tx: Tx, tenant: str, job_id: str) -> bool:
+    """Whether somebody asked for the job to be cancelled."""
+    row = tx.one(
+        "SELECT cancel_requested FROM jobs WHERE tenant = :tenant AND id = :id", {"tenant": tenant, "id": job_id}
+    )
+    return bool(row and row["cancel_requested"])
+
+
+def abandon_leases(tx: Tx) -> None:
+    """Make every lease overdue. Only for the embedded server, which owns its folder alone: no other worker lives."""
+    tx.execute("UPDATE jobs SET lease_until = 0 WHERE status = 'running'")
+
+
+def _key(job: Job) -> dict[str, Any]:
+    return {"tenant": job.tenant, "id": job.id, "fence": job.fence}
+
+
+def _own(tx: Tx, sql: str, params: dict[str, Any]) -> None:
+    if tx.execute(sql, params) != 1:
+        raise LeaseLostError(f"job {params['id']} is no longer owned by this worker")

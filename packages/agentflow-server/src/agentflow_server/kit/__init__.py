@@ -1,0 +1,1 @@
+"""Clock, ids and settings: the floor everything stands on. Knows no domain."""

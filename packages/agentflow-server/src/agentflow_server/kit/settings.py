@@ -1,0 +1,92 @@
+"""The server's settings, read once from the environment and the command line.
+
+Every field names its environment variable in its description; `docs/howto/settings.md` lists them all.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+_TRUE = {"1", "true", "yes", "on"}
+_FALSE = {"0", "false", "no", "off", ""}
+
+
+class SettingsError(ValueError):
+    """A setting has a value the server cannot use; the message names the variable and what it accepts."""
+
+
+class Settings(BaseModel):
+    """What an operator decides. Field names are the environment names without their prefix, in lower case."""
+
+    model_config = ConfigDict(frozen=True)
+
+    data: Path = Field(Path(".agentflow-data"), description="AGENTFLOW_DATA: folder of the embedded database and files")
+    database_url: SecretStr | None = Field(None, description="AGENTFLOW_DATABASE_URL: postgresql://… to scale out")
+    sqlite_synchronous: Literal["full", "normal"] = Field(
+        "full", description="AGENTFLOW_SQLITE_SYNCHRONOUS: `full` survives power loss, `normal` only a killed process"
+    )
+    host: str = Field("127.0.0.1", description="AGENTFLOW_HOST: address to listen on")
+    port: int = Field(8001, ge=0, le=65535, description="AGENTFLOW_PORT: port to listen on, 0 for any free one")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="AGENTFLOW_LOG_LEVEL")
+
+    dev_auth_bypass: bool = Field(False, description="DEV_AUTH_BYPASS: let requests without credentials through")
+    dev_tenant_name: str = Field("agentflow", min_length=1, description="DEV_TENANT_NAME: their tenant")
+    dev_user_id: str = Field("local-dev", min_length=1, description="DEV_USER_ID: their user")
+    dev_allow_remote: bool = Field(
+        False, description="AGENTFLOW_DEV_ALLOW_REMOTE: allow the bypass on an address that is not loopback"
+    )
+
+    max_body_bytes: int = Field(4 * 1024 * 1024, gt=0, description="AGENTFLOW_MAX_BODY_BYTES: largest JSON request")
+    max_message_chars: int = Field(500_000, gt=0, description="AGENTFLOW_MAX_MESSAGE_CHARS: longest chat message")
+    max_concurrent_runs: int = Field(1000, gt=0, description="AGENTFLOW_MAX_CONCURRENT_RUNS: runs of one process")
+    max_streams: int = Field(2000, gt=0, description="AGENTFLOW_MAX_STREAMS: open event streams of one process")
+    keep_alive_seconds: float = Field(15.0, gt=0, description="AGENTFLOW_KEEP_ALIVE_SECONDS: comment line in a stream")
+    lease_seconds: float = Field(30.0, gt=1, description="AGENTFLOW_LEASE_SECONDS: how long a silent worker owns a job")
+    shutdown_seconds: float = Field(10.0, ge=0, description="AGENTFLOW_SHUTDOWN_SECONDS: time to hand runs over")
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str], **overrides: Any) -> Self:
+        """Read the environment; `overrides` (command line) win over it where they are not None.
+
+        Raises:
+            SettingsError: a variable holds something the server cannot use.
+        """
+        values: dict[str, Any] = {}
+        for name, field in cls.model_fields.items():
+            variable = variable_of(name, field.description)
+            if variable in environ:
+                values[name] = _parse(variable, environ[variable], field.annotation)
+        values.update({name: value for name, value in overrides.items() if value is not None})
+        try:
+            return cls.model_validate(values)
+        except ValueError as error:
+            raise SettingsError(_explain(cls, error)) from None
+
+
+def variable_of(name: str, description: str | None) -> str:
+    """The environment variable of a field: the first word of its description."""
+    return (description or f"AGENTFLOW_{name.upper()}").split(":", 1)[0].split(" ", 1)[0]
+
+
+def _parse(variable: str, text: str, annotation: Any) -> Any:
+    if annotation is bool:
+        word = text.strip().lower()
+        if word in _TRUE | _FALSE:
+            return word in _TRUE
+        raise SettingsError(f"{variable} must be true or false, not {text!r}")
+    return text or None if "None" in str(annotation) else text
+
+
+def _explain(cls: type[Settings], error: ValueError) -> str:
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        return str(error)
+    lines: list[str] = []
+    for item in error.errors(include_url=False, include_input=False):
+        name = str(item["loc"][0]) if item["loc"] else "settings"
+        field = cls.model_fields.get(name)
+        lines.append(f"{variable_of(name, field.description if field else None)}: {item['msg']}")
+    return "; ".join(lines)

@@ -1,0 +1,144 @@
+"""What the model is shown of a conversation's past: the parts of its thread as messages, from the last compaction on.
+
+Histories of recent conversations are kept in memory and only lengthened, so that a long conversation costs what a
+short one does; the table remains the truth, and another process simply reads it.
+"""
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+
+from agentflow_server.eventlog import Part, parts_of
+from agentflow_server.eventlog.parts import last_part
+from agentflow_server.gateway.messages import (
+    MESSAGE,
+    AssistantMessage,
+    Message,
+    TextPart,
+    ToolMessage,
+    UserMessage,
+)
+from agentflow_server.runtime.context import RunContext
+from agentflow_server.storage import Database, Tx
+
+COMPACTION = "compaction"
+_MESSAGE_KINDS = frozenset({"user", "agent_text", "tool_request", "tool_response", "repair", "sub_agent_request"})
+_MAX_CACHED_MESSAGES = 200_000
+
+
+class History:
+    """The messages of one thread. Only the run that owns the thread lengthens it."""
+
+    __slots__ = ("_open_calls", "last_seq", "messages", "seqs")
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.seqs: list[int] = []
+        self.last_seq = -1
+        self._open_calls: dict[str, str] = {}
+
+    def extend(self, parts: Iterable[Part]) -> None:
+        """Add newer parts."""
+        for part in parts:
+            if part.seq > self.last_seq and part.kind in _MESSAGE_KINDS:
+                self._add(part.seq, MESSAGE.validate_json(part.data))
+            self.last_seq = max(self.last_seq, part.seq)
+
+    def begin_with_summary(self, seq: int, summary: str) -> None:
+        """Start over behind `seq` with a summary of what came before."""
+        self.messages = [summary_message(summary)]
+        self.seqs = [seq]
+        self._open_calls = {}
+        self.last_seq = seq
+
+    def _add(self, seq: int, message: Message) -> None:
+        if isinstance(message, ToolMessage):
+            self._open_calls.pop(message.tool_call_id, None)
+        elif self._open_calls:
+            self.close_open_calls()
+        if isinstance(message, AssistantMessage):
+            self._open_calls = {call.id: call.name for call in message.tool_calls}
+        self.messages.append(message)
+        self.seqs.append(seq)
+
+    def open_calls(self) -> list[str]:
+        """Ids of the tool calls that have no result yet."""
+        return list(self._open_calls)
+
+    def close_open_calls(self) -> None:
+        """Answer calls that a run left behind when it ended: providers refuse a history with open calls."""
+        for call_id, name in self._open_calls.items():
+            lost = "No result: the run ended before the call did."
+            self.messages.append(ToolMessage(tool_call_id=call_id, name=name, content=lost, is_error=True))
+            self.seqs.append(self.last_seq)
+        self._open_calls = {}
+
+
+def summary_message(summary: str) -> Message:
+    """How a summary of the older conversation is shown to the model."""
+    text = f"<system_events>\nThe conversation so far, summarised:\n{summary}\n</system_events>"
+    return UserMessage(parts=(TextPart(text=text),))
+
+
+def thread_of(context: RunContext) -> str:
+    """The thread a run writes to: the conversation's own for a root run, its own for a child."""
+    return "" if context.run.is_root else context.run.call_id
+
+
+class Histories:
+    """Histories by thread, the most recently used kept in memory."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._cache: OrderedDict[tuple[str, str, str], History] = OrderedDict()
+        self._size = 0
+
+    async def load(self, context: RunContext) -> History:
+        """The history of the run's thread, up to date with the table."""
+        run, thread = context.run, thread_of(context)
+        key = (run.tenant, run.conversation_id, thread)
+        history = self._cache.pop(key, None)
+        known = len(history.messages) if history else 0
+        if history is None:
+            history = await self._db.tenant(run.tenant).scan(lambda tx: read_history(tx, run.conversation_id, thread))
+        else:
+            after = history.last_seq
+            history.extend(
+                await self._db.tenant(run.tenant).read(
+                    lambda tx: parts_of(tx, run.conversation_id, after=after, thread=thread)
+                )
+            )
+        self._cache[key] = history
+        self._size += len(history.messages) - known
+        self._evict()
+        return history
+
+    def _evict(self) -> None:
+        while self._size > _MAX_CACHED_MESSAGES and len(self._cache) > 1:
+            _, oldest = self._cache.popitem(last=False)
+            self._size -= len(oldest.messages)
+
+    def forget(self, tenant: str, conversation_id: str) -> None:
+        """Drop what is cached of a conversation: it was deleted or compacted."""
+        for key in [key for key in self._cache if key[:2] == (tenant, conversation_id)]:
+            self._size -= len(self._cache.pop(key).messages)
+
+
+def read_history(tx: Tx, conversation_id: str, thread: str) -> History:
+    """Read a thread from its last compaction on."""
+    history = History()
+    compaction = last_part(tx, conversation_id, COMPACTION, thread)
+    after = -1
+    if compaction is not None:
+        after = int(json.loads(compaction.data)["upto"])
+        history.begin_with_summary(after, compaction.text)
+    history.extend(parts_of(tx, conversation_id, after=after, thread=thread))
+    return history
+
+
+def user_text(messages: Sequence[Message]) -> str:
+    """The text of the newest user message, for titles and checks."""
+    for message in reversed(messages):
+        if isinstance(message, UserMessage):
+            return "\n".join(part.text for part in message.parts if isinstance(part, TextPart))
+    return ""

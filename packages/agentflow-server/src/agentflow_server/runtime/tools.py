@@ -1,0 +1,150 @@
+"""Tools as the loop sees them, and the wrappers every call goes through: validate, limit, retry.
+
+Rooms implement `Tool` and `ToolResolver`; the loop knows nothing of where a tool comes from. Approval, caching and the
+like are wrappers of the same shape.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError as SchemaError
+
+from agentflow_server.eventlog import Draft
+from agentflow_server.gateway.messages import ToolSpec
+from agentflow_server.runtime.context import RunContext
+from agentflow_server.runtime.emitter import Emitter
+from agentflow_server.storage import Tx
+
+
+@dataclass(frozen=True, slots=True)
+class ToolInvocation:
+    """One call of a tool.
+
+    Attributes:
+        call_id: the unit's id in the event tree. tool_call_id: the id the model gave the call.
+        idempotency_key: the same for every attempt at this call, also after a restart.
+        progress: reports on the way; what is reported becomes `tool_progress` events.
+    """
+
+    arguments: dict[str, Any]
+    call_id: str
+    tool_call_id: str
+    context: RunContext
+    progress: Callable[[Any], None]
+
+    @property
+    def idempotency_key(self) -> str:
+        return f"{self.context.run.id}:{self.tool_call_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOutcome:
+    """What a call gave. `content` goes to the model, `result` into the event (and to callers)."""
+
+    content: str
+    result: Any = None
+    is_error: bool = False
+    metadata: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @classmethod
+    def of(cls, result: Any) -> "ToolOutcome":
+        """An outcome whose text for the model is the result itself, or its JSON."""
+        content = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, default=str)
+        return cls(content, result)
+
+    @classmethod
+    def failure(cls, code: str, message: str) -> "ToolOutcome":
+        """An outcome that tells the model, and the reader, what went wrong."""
+        return cls(f"Error: {message}", {"error": {"code": code, "message": message}}, is_error=True)
+
+
+class ToolFailedError(Exception):
+    """A tool could not do its work; the model is told `message` and may go on."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Suspended(Exception):  # noqa: N818 - a control flow, not a failure
+    """A call must wait for somebody: the run is parked until it is woken, by `Runner.wake`.
+
+    Args:
+        announce: makes the events to append (an approval request, a question).
+        also: written in the same unit (the request's row).
+    """
+
+    def __init__(self, announce: Callable[[Emitter], Sequence[Draft]], also: Callable[[Tx], None]) -> None:
+        super().__init__("the run waits")
+        self.announce = announce
+        self.also = also
+
+
+class Tool(Protocol):
+    """Something the model may call."""
+
+    @property
+    def spec(self) -> ToolSpec:
+        """Name, description and JSON Schema of the arguments."""
+        ...
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds a call may take, or None for no bound."""
+        ...
+
+    @property
+    def idempotent(self) -> bool:
+        """Whether a call may be repeated with the same idempotency key."""
+        ...
+
+    async def run(self, invocation: ToolInvocation) -> ToolOutcome:
+        """Do the work.
+
+        Raises:
+            ToolFailedError: it cannot be done. Suspended: it must wait.
+        """
+        ...
+
+
+class ToolResolver(Protocol):
+    """Builds the tools a plan refers to. The rooms' resolvers are put together in app.py."""
+
+    async def resolve(self, context: RunContext) -> Mapping[str, Tool]:
+        """The run's tools by name."""
+        ...
+
+
+def parse_arguments(tool: Tool, text: str) -> dict[str, Any]:
+    """The arguments the model wrote, checked against the tool's schema.
+
+    Raises:
+        ToolFailedError: they are not JSON, or not what the schema asks for.
+    """
+    try:
+        arguments = json.loads(text or "{}")
+    except json.JSONDecodeError as error:
+        raise ToolFailedError("invalid_arguments", f"the arguments are not JSON: {error}") from None
+    if not isinstance(arguments, dict):
+        raise ToolFailedError("invalid_arguments", "the arguments must be a JSON object")
+    try:
+        Draft202012Validator(tool.spec.parameters).validate(arguments)
+    except SchemaError as error:
+        where = "/".join(str(step) for step in error.absolute_path) or "arguments"
+        raise ToolFailedError("invalid_arguments", f"{where}: {error.message}") from None
+    return arguments
+
+
+async def call(tool: Tool, invocation: ToolInvocation) -> ToolOutcome:
+    """Run a tool within its time; every ordinary failure becomes an outcome the model can read."""
+    try:
+        async with asyncio.timeout(tool.timeout):
+            return await tool.run(invocation)
+    except TimeoutError:
+        return ToolOutcome.failure("tool_timeout", f"{tool.spec.name} took longer than {tool.timeout:g} s")
+    except ToolFailedError as error:
+        return ToolOutcome.failure(error.code, str(error))

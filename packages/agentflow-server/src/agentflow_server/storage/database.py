@@ -1,0 +1,139 @@
+"""The database port: what stores may do, and how a tenant is bound to every statement.
+
+A unit of work is a plain function over a `Tx`. Two implementations run it: SQLite (one writer thread, group
+commit) and PostgreSQL (a pool). Nothing above the stores sees SQL; nothing below them decides anything.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import lru_cache
+from typing import Any, Literal, Protocol, TypeVar
+
+T = TypeVar("T")
+Params = Mapping[str, Any]
+NO_PARAMS: Params = {}
+Dialect = Literal["sqlite", "postgresql"]
+
+
+class Row(Protocol):
+    """One row of an answer; columns are read by name."""
+
+    def __getitem__(self, name: str, /) -> Any: ...
+
+    def keys(self) -> Iterable[str]: ...
+
+
+class Tx(Protocol):
+    """An open transaction. Statements are text with named parameters (`:name`)."""
+
+    @property
+    def dialect(self) -> Dialect: ...
+
+    def execute(self, sql: str, params: Params = NO_PARAMS) -> int:
+        """Run a statement; returns the number of rows it touched."""
+        ...
+
+    def executemany(self, sql: str, rows: Iterable[Params]) -> None:
+        """Run a statement once for each row of parameters."""
+        ...
+
+    def one(self, sql: str, params: Params = NO_PARAMS) -> Row | None:
+        """The first row of the answer, or None."""
+        ...
+
+    def all(self, sql: str, params: Params = NO_PARAMS) -> list[Row]:
+        """Every row of the answer."""
+        ...
+
+
+class Database(Protocol):
+    """A database of the platform. `read` must be short; `scan` may take its time in a thread."""
+
+    @property
+    def dialect(self) -> Dialect: ...
+
+    def read(self, fn: Callable[[Tx], T]) -> Awaitable[T]:
+        """Run a short point read on a consistent snapshot."""
+        ...
+
+    def scan(self, fn: Callable[[Tx], T]) -> Awaitable[T]:
+        """Run a longer read in a thread, so that the event loop is not held up."""
+        ...
+
+    def write(self, fn: Callable[[Tx], T]) -> Awaitable[T]:
+        """Run one atomic unit; resolves only after its commit has reached the disk.
+
+        Units written in one order by one caller are committed in that order. If `fn` raises, its own changes are
+        rolled back, no other unit is affected, and the exception is raised here.
+        """
+        ...
+
+    def tenant(self, tenant: str) -> "TenantDatabase":
+        """The same database, bound to one tenant."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what is queued and close every connection."""
+        ...
+
+
+class UnboundStatementError(AssertionError):
+    """A tenant-bound transaction was handed a statement that does not name `:tenant`. A bug, never a user's mistake."""
+
+
+@lru_cache(maxsize=4096)
+def _require_tenant(sql: str) -> None:
+    if ":tenant" not in sql:
+        raise UnboundStatementError(f"statement is not bound to the tenant: {sql}")
+
+
+class TenantTx:
+    """A transaction of one tenant: injects `:tenant` into every statement and refuses those that do not mention it."""
+
+    __slots__ = ("_tx", "tenant")
+
+    def __init__(self, tx: Tx, tenant: str) -> None:
+        self._tx = tx
+        self.tenant = tenant
+
+    @property
+    def dialect(self) -> Dialect:
+        return self._tx.dialect
+
+    def _bind(self, sql: str, params: Params) -> Params:
+        _require_tenant(sql)
+        return {**params, "tenant": self.tenant}
+
+    def execute(self, sql: str, params: Params = NO_PARAMS) -> int:
+        return self._tx.execute(sql, self._bind(sql, params))
+
+    def executemany(self, sql: str, rows: Iterable[Params]) -> None:
+        self._tx.executemany(sql, [self._bind(sql, row) for row in rows])
+
+    def one(self, sql: str, params: Params = NO_PARAMS) -> Row | None:
+        return self._tx.one(sql, self._bind(sql, params))
+
+    def all(self, sql: str, params: Params = NO_PARAMS) -> list[Row]:
+        return self._tx.all(sql, self._bind(sql, params))
+
+
+class TenantDatabase:
+    """A database bound to one tenant. What rooms hold while they serve a caller."""
+
+    __slots__ = ("_db", "tenant")
+
+    def __init__(self, db: Database, tenant: str) -> None:
+        self._db = db
+        self.tenant = tenant
+
+    @property
+    def dialect(self) -> Dialect:
+        return self._db.dialect
+
+    def read(self, fn: Callable[[Tx], T]) -> Awaitable[T]:
+        return self._db.read(lambda tx: fn(TenantTx(tx, self.tenant)))
+
+    def scan(self, fn: Callable[[Tx], T]) -> Awaitable[T]:
+        return self._db.scan(lambda tx: fn(TenantTx(tx, self.tenant)))
+
+    def write(self, fn: Callable[[Tx], T]) -> Awaitable[T]:
+        return self._db.write(lambda tx: fn(TenantTx(tx, self.tenant)))

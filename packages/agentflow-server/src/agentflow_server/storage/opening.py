@@ -1,0 +1,55 @@
+"""Opens the configured database, brought up to the newest schema. Called once, by app.py and the `db` commands."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from agentflow_server.kit.settings import Settings, SettingsError
+from agentflow_server.storage.database import Database
+from agentflow_server.storage.migrations import upgrade_sqlite
+from agentflow_server.storage.sqlite import SqliteDatabase
+
+DATABASE_FILE = "agentflow.db"
+LOCK_FILE = "server.lock"
+
+
+def open_database(settings: Settings) -> tuple[Database, Callable[[], None]]:
+    """Open the database and return it with a function that gives its folder's lock back.
+
+    Raises:
+        SettingsError: the folder cannot be used, or another server is using it.
+    """
+    if settings.database_url is not None:
+        raise SettingsError("AGENTFLOW_DATABASE_URL: this version runs on its embedded database only; unset the variable")
+    folder = settings.data
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise SettingsError(f"AGENTFLOW_DATA: cannot use the folder {folder}: {error.strerror}") from None
+    lock = _lock(folder)
+    path = folder / DATABASE_FILE
+    upgrade_sqlite(path)
+    return SqliteDatabase(path, synchronous=settings.sqlite_synchronous), lock.close
+
+
+def _lock(folder: Path) -> IO[str]:
+    """Hold the folder for this process; the system gives the lock back when the process ends, however it ends."""
+    import fcntl
+
+    handle = (folder / LOCK_FILE).open("a+")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        handle.seek(0)
+        owner = handle.read().strip() or "unknown"
+        handle.close()
+        raise SettingsError(
+            f"AGENTFLOW_DATA: the folder {folder} is in use by another server (process {owner}); "
+            "stop it, or give this one its own --data folder"
+        ) from None
+    handle.seek(0)
+    handle.truncate()
+    handle.write(str(os.getpid()))
+    handle.flush()
+    return handle
