@@ -102,6 +102,22 @@ def active_in(tx: Tx, tenant: str, conversation_id: str) -> list[RunHeader]:
     return [header_of(tenant, row) for row in rows]
 
 
+def descendants(tx: Tx, run: RunHeader) -> list[str]:
+    """Ids of the runs below this one that have not ended."""
+    rows = tx.all(
+        "SELECT id, parent_run_id FROM runs WHERE tenant = :tenant AND conversation_id = :conversation"
+        " AND root_call_id = :root AND status IN ('queued', 'running', 'waiting')",
+        {"tenant": run.tenant, "conversation": run.conversation_id, "root": run.root_call_id},
+    )
+    found = {run.id}
+    below: list[str] = []
+    pending = [(row["id"], row["parent_run_id"]) for row in rows]
+    while fresh := [identity for identity, parent in pending if parent in found and identity not in found]:
+        found.update(fresh)
+        below.extend(fresh)
+    return below
+
+
 def set_status(tx: Tx, run: RunHeader, status: str, now: int) -> None:
     """Move a run that has not ended to another status."""
     tx.execute(

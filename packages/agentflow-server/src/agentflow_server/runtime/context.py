@@ -14,13 +14,12 @@ class RunContext:
     run: RunHeader
     plan: Plan
     job: Job
-    parent_call_id: str | None
 
     @property
     def tenant(self) -> str:
         return self.run.tenant
 
     @property
-    def depth(self) -> int:
-        """0 for a root run, 1 for a sub-agent's, and so on."""
-        return int(self.plan.settings.get("depth", 0))
+    def thread(self) -> str:
+        """The thread the run writes to: the conversation's own for a root run, its own for a child."""
+        return "" if self.run.is_root else self.run.call_id

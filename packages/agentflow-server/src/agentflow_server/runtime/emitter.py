@@ -17,6 +17,7 @@ from agentflow_server.runtime.context import RunContext
 from agentflow_server.storage import Tx
 
 _MAX_UNWRITTEN = 256
+_Written = asyncio.Future[list[StoredEvent]]
 
 
 class Emitter:
@@ -29,13 +30,15 @@ class Emitter:
         self._context = context
         self.scope = Scope(run.tenant, run.conversation_id, lambda tx: ledger.check_fence(tx, job))
         self._unwritten = 0
-        self._last: Awaitable[list[StoredEvent]] | None = None
+        self._first_text: Awaitable[list[StoredEvent]] | None = None
         self._failure: BaseException | None = None
         self._heads = {type_: self._head(type_) for type_ in ("delta", "reasoning_delta")}
 
     def _head(self, type_: str) -> bytes:
-        ids = [self._context.run.call_id, self._context.parent_call_id, self._context.run.root_call_id]
-        call, parent, root = (to_json(value) for value in ids)
+        run = self._context.run
+        call, parent, root = (
+            to_json(value) for value in (run.call_id, self._context.plan.parent_call_id, run.root_call_id)
+        )
         return b'"type":"%s","call_id":%s,"parent_call_id":%s,"root_call_id":%s,"content":' % (
             type_.encode(), call, parent, root,
         )  # fmt: skip
@@ -46,24 +49,11 @@ class Emitter:
         content: Any,
         *,
         call_id: str | None = None,
-        parent_call_id: str | None = None,
         metadata: dict[str, Any] | None = None,
         part: PartDraft | None = None,
     ) -> Draft:
-        """An event of this run; `call_id` names another unit than the run itself, a tool call for example."""
-        run = self._context.run
-        call = call_id or run.call_id
-        parent = parent_call_id if call_id else self._context.parent_call_id
-        body = encode(
-            type_,
-            call_id=call,
-            parent_call_id=parent,
-            root_call_id=run.root_call_id,
-            content=content,
-            timestamp=to_iso(self._clock.micros()),
-            metadata=metadata,
-        )
-        return Draft(type_, call, run.root_call_id, parent, body, part)
+        """An event of this run; `call_id` names a unit below the run, a tool call for example."""
+        return draft(self._context, self._clock, type_, content, call_id=call_id, metadata=metadata, part=part)
 
     def send(
         self, drafts: Sequence[Draft], also: Callable[[Tx], None] | None = None
@@ -73,22 +63,68 @@ class Emitter:
             raise self._failure
         return self._log.append(self.scope, drafts, also)
 
+    def report(self, drafted: Draft) -> None:
+        """Append an event without waiting for it."""
+        self._track(self.send((drafted,)))
+
     async def text(self, text: str, type_: str = "delta") -> None:
         """Append a piece of text. Returns at once unless too much is still unwritten."""
-        if self._failure is not None:
-            raise self._failure
         run = self._context.run
         stamp = to_iso(self._clock.micros()).encode()
         body = b'%s%s,"timestamp":"%s","metadata":null}' % (self._heads[type_], to_json(text), stamp)
-        draft = Draft(type_, run.call_id, run.root_call_id, self._context.parent_call_id, body)
-        future = asyncio.ensure_future(self._log.append(self.scope, (draft,)))
+        written = self._track(
+            self.send((Draft(type_, run.call_id, run.root_call_id, self._context.plan.parent_call_id, body),))
+        )
+        if self._first_text is None:
+            self._first_text = written
+        if self._unwritten > _MAX_UNWRITTEN:
+            await asyncio.wait((written,))
+
+    def keep_text(self) -> None:
+        """The text so far belongs to a completed model call."""
+        self._first_text = None
+
+    async def discard_text(self, reason: str, since_seq: int | None = None) -> None:
+        """Tell readers that the text since the last completed model call is void, if there was any."""
+        if since_seq is None and self._first_text is not None:
+            since_seq = (await self._first_text)[0].seq
+        self._first_text = None
+        if since_seq is not None:
+            await self.send((self.draft("text_discarded", {"reason": reason, "since_seq": since_seq}),))
+
+    def _track(self, write: Awaitable[list[StoredEvent]]) -> _Written:
+        future = asyncio.ensure_future(write)
         self._unwritten += 1
         future.add_done_callback(self._written)
-        self._last = future
-        if self._unwritten > _MAX_UNWRITTEN:
-            await future
+        return future
 
-    def _written(self, done: "asyncio.Future[list[StoredEvent]]") -> None:
+    def _written(self, done: _Written) -> None:
         self._unwritten -= 1
         if not done.cancelled() and (error := done.exception()) is not None:
             self._failure = self._failure or error
+
+
+def draft(
+    context: RunContext,
+    clock: Clock,
+    type_: str,
+    content: Any,
+    *,
+    call_id: str | None = None,
+    metadata: dict[str, Any] | None = None,
+    part: PartDraft | None = None,
+) -> Draft:
+    """An event of a run, on its way into the log; a unit below the run (`call_id`) has the run's unit as its parent."""
+    run = context.run
+    parent = run.call_id if call_id else context.plan.parent_call_id
+    call = call_id or run.call_id
+    body = encode(
+        type_,
+        call_id=call,
+        parent_call_id=parent,
+        root_call_id=run.root_call_id,
+        content=content,
+        timestamp=to_iso(clock.micros()),
+        metadata=metadata,
+    )
+    return Draft(type_, call, run.root_call_id, parent, body, part)

@@ -6,7 +6,7 @@ short one does; the table remains the truth, and another process simply reads it
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from agentflow_server.eventlog import Part, parts_of
 from agentflow_server.eventlog.parts import last_part
@@ -15,6 +15,7 @@ from agentflow_server.gateway.messages import (
     AssistantMessage,
     Message,
     TextPart,
+    ToolCall,
     ToolMessage,
     UserMessage,
 )
@@ -24,6 +25,7 @@ from agentflow_server.storage import Database, Tx
 COMPACTION = "compaction"
 _MESSAGE_KINDS = frozenset({"user", "agent_text", "tool_request", "tool_response", "repair", "sub_agent_request"})
 _MAX_CACHED_MESSAGES = 200_000
+_LONG = 200
 
 
 class History:
@@ -35,7 +37,7 @@ class History:
         self.messages: list[Message] = []
         self.seqs: list[int] = []
         self.last_seq = -1
-        self._open_calls: dict[str, str] = {}
+        self._open_calls: dict[str, ToolCall] = {}
 
     def extend(self, parts: Iterable[Part]) -> None:
         """Add newer parts."""
@@ -43,6 +45,11 @@ class History:
             if part.seq > self.last_seq and part.kind in _MESSAGE_KINDS:
                 self._add(part.seq, MESSAGE.validate_json(part.data))
             self.last_seq = max(self.last_seq, part.seq)
+
+    def append(self, seq: int, message: Message) -> None:
+        """Add a message that was just stored under this number."""
+        self._add(seq, message)
+        self.last_seq = max(self.last_seq, seq)
 
     def begin_with_summary(self, seq: int, summary: str) -> None:
         """Start over behind `seq` with a summary of what came before."""
@@ -57,19 +64,19 @@ class History:
         elif self._open_calls:
             self.close_open_calls()
         if isinstance(message, AssistantMessage):
-            self._open_calls = {call.id: call.name for call in message.tool_calls}
+            self._open_calls = {call.id: call for call in message.tool_calls}
         self.messages.append(message)
         self.seqs.append(seq)
 
-    def open_calls(self) -> list[str]:
-        """Ids of the tool calls that have no result yet."""
-        return list(self._open_calls)
+    def open_calls(self) -> list[ToolCall]:
+        """The tool calls that have no result yet."""
+        return list(self._open_calls.values())
 
     def close_open_calls(self) -> None:
         """Answer calls that a run left behind when it ended: providers refuse a history with open calls."""
-        for call_id, name in self._open_calls.items():
+        for call in self._open_calls.values():
             lost = "No result: the run ended before the call did."
-            self.messages.append(ToolMessage(tool_call_id=call_id, name=name, content=lost, is_error=True))
+            self.messages.append(ToolMessage(tool_call_id=call.id, name=call.name, content=lost, is_error=True))
             self.seqs.append(self.last_seq)
         self._open_calls = {}
 
@@ -78,11 +85,6 @@ def summary_message(summary: str) -> Message:
     """How a summary of the older conversation is shown to the model."""
     text = f"<system_events>\nThe conversation so far, summarised:\n{summary}\n</system_events>"
     return UserMessage(parts=(TextPart(text=text),))
-
-
-def thread_of(context: RunContext) -> str:
-    """The thread a run writes to: the conversation's own for a root run, its own for a child."""
-    return "" if context.run.is_root else context.run.call_id
 
 
 class Histories:
@@ -95,19 +97,17 @@ class Histories:
 
     async def load(self, context: RunContext) -> History:
         """The history of the run's thread, up to date with the table."""
-        run, thread = context.run, thread_of(context)
+        run, thread = context.run, context.thread
         key = (run.tenant, run.conversation_id, thread)
         history = self._cache.pop(key, None)
         known = len(history.messages) if history else 0
+        db = self._db.tenant(run.tenant)
         if history is None:
-            history = await self._db.tenant(run.tenant).scan(lambda tx: read_history(tx, run.conversation_id, thread))
+            query = db.scan if run.first_seq > _LONG else db.read
+            history = await query(lambda tx: read_history(tx, run.conversation_id, thread))
         else:
             after = history.last_seq
-            history.extend(
-                await self._db.tenant(run.tenant).read(
-                    lambda tx: parts_of(tx, run.conversation_id, after=after, thread=thread)
-                )
-            )
+            history.extend(await db.read(lambda tx: parts_of(tx, run.conversation_id, after=after, thread=thread)))
         self._cache[key] = history
         self._size += len(history.messages) - known
         self._evict()
@@ -134,11 +134,3 @@ def read_history(tx: Tx, conversation_id: str, thread: str) -> History:
         history.begin_with_summary(after, compaction.text)
     history.extend(parts_of(tx, conversation_id, after=after, thread=thread))
     return history
-
-
-def user_text(messages: Sequence[Message]) -> str:
-    """The text of the newest user message, for titles and checks."""
-    for message in reversed(messages):
-        if isinstance(message, UserMessage):
-            return "\n".join(part.text for part in message.parts if isinstance(part, TextPart))
-    return ""

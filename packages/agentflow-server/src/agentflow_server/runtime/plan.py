@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from agentflow_server.gateway.messages import UserMessage
+
 
 class ToolRef(BaseModel):
     """A tool by reference: `kind` names who resolves it, `config` is what that one needs to build it again."""
@@ -28,18 +30,27 @@ class OutputSpec(BaseModel):
 
 
 class Plan(BaseModel):
-    """A frozen run."""
+    """A frozen run.
+
+    Attributes:
+        text: what the user wrote, as people see it. user: the same as the model sees it, with hidden context.
+        sampling: fields of the model request (temperature, max_tokens, …).
+        settings: what rooms above the runtime need to find again when a run resumes (client timezone, …).
+        parent_call_id: the unit that caused this run, for a child run.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     agent_id: str
     agent_name: str
     model: str
+    text: str
+    user: UserMessage
     system: tuple[str, ...] = ()
     sampling: dict[str, Any] = Field(default_factory=dict[str, Any])
     tools: tuple[ToolRef, ...] = ()
     max_turns: int = 10
     output: OutputSpec | None = None
-    source: str | None = None
+    parent_call_id: str | None = None
+    depth: int = 0
     settings: dict[str, Any] = Field(default_factory=dict[str, Any])
-    """What rooms above the runtime need to find again when a run resumes (client timezone, planning, …)."""

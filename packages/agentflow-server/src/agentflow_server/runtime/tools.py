@@ -8,15 +8,12 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
-
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError as SchemaError
+from typing import Any, Protocol, cast
 
 from agentflow_server.eventlog import Draft
 from agentflow_server.gateway.messages import ToolSpec
 from agentflow_server.runtime.context import RunContext
-from agentflow_server.runtime.emitter import Emitter
+from agentflow_server.runtime.structured import first_problem
 from agentflow_server.storage import Tx
 
 
@@ -74,14 +71,18 @@ class Suspended(Exception):  # noqa: N818 - a control flow, not a failure
     """A call must wait for somebody: the run is parked until it is woken, by `Runner.wake`.
 
     Args:
-        announce: makes the events to append (an approval request, a question).
+        announce: events to append (an approval request, a question); empty if they were announced before.
         also: written in the same unit (the request's row).
+        answered: looks, in that same unit, whether the answer has come in the meantime: then the run goes on at once.
     """
 
-    def __init__(self, announce: Callable[[Emitter], Sequence[Draft]], also: Callable[[Tx], None]) -> None:
+    def __init__(
+        self, announce: Sequence[Draft], also: Callable[[Tx], None], answered: Callable[[Tx], bool]
+    ) -> None:
         super().__init__("the run waits")
         self.announce = announce
         self.also = also
+        self.answered = answered
 
 
 class Tool(Protocol):
@@ -102,11 +103,19 @@ class Tool(Protocol):
         """Whether a call may be repeated with the same idempotency key."""
         ...
 
+    async def gate(self, invocation: ToolInvocation) -> ToolInvocation:
+        """Decide whether the call may be executed, before anything is; may return it with other arguments.
+
+        Raises:
+            ToolFailedError: it may not. Suspended: somebody must decide first.
+        """
+        ...
+
     async def run(self, invocation: ToolInvocation) -> ToolOutcome:
         """Do the work.
 
         Raises:
-            ToolFailedError: it cannot be done. Suspended: it must wait.
+            ToolFailedError: it cannot be done. Suspended: it must wait (idempotent tools only: they are run again).
         """
         ...
 
@@ -131,12 +140,9 @@ def parse_arguments(tool: Tool, text: str) -> dict[str, Any]:
         raise ToolFailedError("invalid_arguments", f"the arguments are not JSON: {error}") from None
     if not isinstance(arguments, dict):
         raise ToolFailedError("invalid_arguments", "the arguments must be a JSON object")
-    try:
-        Draft202012Validator(tool.spec.parameters).validate(arguments)
-    except SchemaError as error:
-        where = "/".join(str(step) for step in error.absolute_path) or "arguments"
-        raise ToolFailedError("invalid_arguments", f"{where}: {error.message}") from None
-    return arguments
+    if problem := first_problem(arguments, tool.spec.parameters):
+        raise ToolFailedError("invalid_arguments", problem)
+    return cast("dict[str, Any]", arguments)
 
 
 async def call(tool: Tool, invocation: ToolInvocation) -> ToolOutcome:

@@ -1,0 +1,85 @@
+"""The outermost layer of the app: gives every request an id and refuses bodies that are too large.
+
+Plain ASGI, so that it costs next to nothing and never stands between a stream and its reader.
+"""
+
+import logging
+import re
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from agentflow.errors import PayloadTooLargeError
+from agentflow_server.http.envelope import error_response
+from agentflow_server.kit.ids import new_id
+
+logger = logging.getLogger("agentflow_server.access")
+_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+
+
+class Doorman:
+    """Wraps the app.
+
+    Args:
+        max_body: largest request body in bytes, except under `unbounded` path prefixes (uploads have their own bound).
+    """
+
+    def __init__(self, app: ASGIApp, max_body: int, unbounded: tuple[str, ...] = ()) -> None:
+        self._app = app
+        self._max_body = max_body
+        self._unbounded = unbounded
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"")
+        request_id = given.decode("ascii") if _REQUEST_ID.fullmatch(given) else new_id()
+        scope.setdefault("state", {})["request_id"] = request_id
+        body = _Body(receive, None if scope["path"].startswith(self._unbounded) else self._max_body)
+        status = 0
+
+        async def stamped(message: Message) -> None:
+            nonlocal status
+            if body.overflown and status == 0:
+                return
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message = {**message, "headers": [*message["headers"], (b"x-request-id", request_id.encode())]}
+            await send(message)
+
+        length = headers.get(b"content-length", b"0")
+        if body.limit is not None and length.isdigit() and int(length) > body.limit:
+            body.overflown = True
+        else:
+            await self._app(scope, body.receive, stamped)
+        if body.overflown and status == 0:
+            status = 413
+            limit = self._max_body
+            error = PayloadTooLargeError(f"the request body is larger than {limit} bytes", details={"limit": limit})
+            response = error_response(error, request_id)
+            response.headers["x-request-id"] = request_id
+            await response(scope, receive, send)
+        logger.debug(
+            "request",
+            extra={"method": scope["method"], "path": scope["path"], "status": status, "request_id": request_id},
+        )
+
+
+class _Body:
+    """Counts the body as it is read; from the limit on, the app sees the client as gone."""
+
+    def __init__(self, receive: Receive, limit: int | None) -> None:
+        self._receive = receive
+        self._read = 0
+        self.limit = limit
+        self.overflown = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if self.limit is not None and message["type"] == "http.request":
+            self._read += len(message.get("body", b""))
+            if self._read > self.limit:
+                self.overflown = True
+                return {"type": "http.disconnect"}
+        return message

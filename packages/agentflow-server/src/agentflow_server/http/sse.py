@@ -1,0 +1,137 @@
+"""Writes events to HTTP as they are in the log (server-sent events, WHATWG HTML section 9.2).
+
+Ready bytes go straight to the socket; a comment line keeps an idle connection open; a client that leaves is noticed.
+A stream that is cut short by a shutdown has no terminal event, so its reader knows to come back.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from agentflow.errors import UnavailableError
+from agentflow_server.eventlog import Reader, StoredEvent
+
+RETRY = b"retry: 5000\n\n"
+_KEEP_ALIVE = b": keep-alive\n\n"
+
+
+class Streams:
+    """The open streams of this process, and their bound.
+
+    Args:
+        limit: how many may be open. keep_alive: seconds of silence after which a comment is sent.
+    """
+
+    def __init__(self, limit: int, keep_alive: float) -> None:
+        self.limit = limit
+        self.keep_alive = keep_alive
+        self.open = 0
+        self.closing = False
+
+    def enter(self) -> None:
+        """Take a place.
+
+        Raises:
+            UnavailableError: all are taken.
+        """
+        if self.open >= self.limit:
+            raise UnavailableError(
+                f"the server has its {self.limit} event streams open", retry_after=2.0, hint="Try again shortly."
+            )
+        self.open += 1
+
+
+class EventStream(Response):
+    """A response that follows a reader of the log.
+
+    Args:
+        is_last: whether the stream ends behind this event. None: it never ends by itself.
+        frame: the bytes of an event.
+        first: frames to send before the reader is asked.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        reader: Reader,
+        streams: Streams,
+        *,
+        is_last: Callable[[StoredEvent], bool] | None,
+        headers: Mapping[str, str],
+        frame: Callable[[StoredEvent], bytes] = StoredEvent.frame,
+        first: bytes = b"",
+    ) -> None:
+        super().__init__(None, 200, {"Cache-Control": "no-store", "X-Accel-Buffering": "no", **headers})
+        del self.headers["content-length"]
+        self._reader = reader
+        self._streams = streams
+        self._is_last = is_last
+        self._frame = frame
+        self._first = first
+        self._gone = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        watch = asyncio.create_task(self._watch(receive))
+        bell = _Bell(self._reader, self._streams.keep_alive)
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": RETRY + self._first, "more_body": True})
+            while not (self._gone or self._streams.closing):
+                events = await self._reader.next()
+                if events:
+                    bell.spoken()
+                    await self._send(send, b"".join([self._frame(event) for event in events]))
+                    if self._is_last is not None and self._is_last(events[-1]):
+                        break
+                elif bell.due():
+                    await self._send(send, _KEEP_ALIVE)
+            if not self._gone:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            bell.stop()
+            watch.cancel()
+            self._reader.close()
+            self._streams.open -= 1
+
+    async def _send(self, send: Send, body: bytes) -> None:
+        if body:
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def _watch(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+        self._reader.ring()
+
+
+class _Bell:
+    """Rings the reader when nothing was sent for a while; costs nothing while events flow."""
+
+    def __init__(self, reader: Reader, every: float) -> None:
+        self._reader = reader
+        self._every = every
+        self._loop = asyncio.get_running_loop()
+        self._last = self._loop.time()
+        self._timer = self._loop.call_later(every, self._ring)
+
+    def spoken(self) -> None:
+        self._last = self._loop.time()
+
+    def due(self) -> bool:
+        if self._loop.time() - self._last < self._every * 0.9:
+            return False
+        self._last = self._loop.time()
+        return True
+
+    def _ring(self) -> None:
+        silent = self._loop.time() - self._last
+        if silent >= self._every * 0.9:
+            self._reader.ring()
+            silent = 0.0
+        self._timer = self._loop.call_later(self._every - silent, self._ring)
+
+    def stop(self) -> None:
+        self._timer.cancel()

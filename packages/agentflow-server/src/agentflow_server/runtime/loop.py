@@ -1,0 +1,149 @@
+"""The run loop: ask the model, execute the calls it makes, and again, until it has answered. One loop for every run.
+
+It holds no state of its own: what it needs to go on is folded from the log (`state`, `history`), so it may stop anywhere
+and be begun again in another process.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agentflow.errors import ModelContextLengthError, ModelError
+from agentflow_server.eventlog import Draft
+from agentflow_server.gateway import Completed, ModelRequest
+from agentflow_server.gateway.messages import AssistantMessage, Message, SystemMessage, TextPart, UserMessage
+from agentflow_server.runtime.calls import ToolCalls, with_unique_ids
+from agentflow_server.runtime.compaction import compact
+from agentflow_server.runtime.context import RunContext
+from agentflow_server.runtime.emitter import Emitter
+from agentflow_server.runtime.engine import Engine
+from agentflow_server.runtime.history import History
+from agentflow_server.runtime.limits import MAX_REPAIRS
+from agentflow_server.runtime.opening import message_part
+from agentflow_server.runtime.state import RunState, usage_content
+from agentflow_server.runtime.step import Step
+from agentflow_server.runtime.structured import OutputMismatchError, parse_output
+from agentflow_server.runtime.tools import Tool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How a run came to its end: the final message, and the events that say so."""
+
+    message: AssistantMessage
+    output: Any
+    finish_reason: str
+    model: str
+    drafts: tuple[Draft, ...]
+
+
+class Loop:
+    """Drives one run. `step.partial` is the text that is being streamed."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        context: RunContext,
+        emitter: Emitter,
+        state: RunState,
+        history: History,
+        tools: Mapping[str, Tool],
+    ) -> None:
+        self._engine = engine
+        self._context = context
+        self._emitter = emitter
+        self._state = state
+        self._history = history
+        self._tools = tools
+        self._calls = ToolCalls(engine, context, emitter, state, history, tools)
+        self._system: tuple[Message, ...] = tuple(SystemMessage(text=text) for text in context.plan.system)
+        self.step = Step(engine.gateway, emitter, context, state, engine.clock)
+
+    async def drive(self) -> Answer | None:
+        """Run to the answer; None if the run was parked because it waits for somebody."""
+        while True:
+            if (calls := self._history.open_calls()) and not await self._calls.run(calls):
+                return None
+            await compact(self._engine, self._context, self._emitter, self._state, self._history)
+            completed = await self._ask()
+            last = self._state.turns + 1 >= self._context.plan.max_turns
+            self._state.turns += 1
+            self._state.add_usage(completed.usage, completed.cost)
+            if completed.message.tool_calls and not last:
+                await self._keep_calls(completed)
+            elif (answer := await self._finish(completed, last)) is not None:
+                return answer
+
+    async def _ask(self) -> Completed:
+        try:
+            return await self.step.ask(self._request())
+        except ModelContextLengthError:
+            shorter = await compact(
+                self._engine, self._context, self._emitter, self._state, self._history, force=True
+            )
+            if not shorter:
+                raise
+            return await self.step.ask(self._request())
+
+    def _request(self) -> ModelRequest:
+        plan = self._context.plan
+        last = self._state.turns + 1 >= plan.max_turns
+        return ModelRequest(
+            model=plan.model,
+            messages=(*self._system, *self._history.messages),
+            tools=tuple(tool.spec for tool in self._tools.values()),
+            tool_choice="none" if last else "auto",
+            output_schema=plan.output.json_schema if plan.output else None,
+            output_name=plan.output.name if plan.output else None,
+            **plan.sampling,
+        )
+
+    async def _keep_calls(self, completed: Completed) -> None:
+        """Store the model's calls before any of them is executed."""
+        self._emitter.keep_text()
+        calls = with_unique_ids(completed.message.tool_calls, self._state.call_ids)
+        message = completed.message.model_copy(update={"tool_calls": calls})
+        part = message_part(self._context, "tool_request", message, message.text, visible=False)
+        content = {**usage_content(completed, self._state), "tool_call_ids": [item.id for item in calls]}
+        events = await self._emitter.send((self._emitter.draft("usage", content, part=part),))
+        self._history.append(events[0].seq, message)
+
+    async def _finish(self, completed: Completed, last: bool) -> Answer | None:
+        """The answer, or None if it has to be repaired first."""
+        plan = self._context.plan
+        reason = "max_turns" if last and completed.message.tool_calls else completed.finish_reason
+        message = completed.message.model_copy(update={"tool_calls": ()})
+        output: Any = None
+        if plan.output is not None:
+            try:
+                output = parse_output(message.text, plan.output)
+            except OutputMismatchError as mismatch:
+                await self._repair(completed, message, str(mismatch))
+                return None
+        usage = self._emitter.draft("usage", usage_content(completed, self._state))
+        return Answer(message, output, reason, completed.model, (usage,))
+
+    async def _repair(self, completed: Completed, message: AssistantMessage, problem: str) -> None:
+        if self._state.repairs >= MAX_REPAIRS:
+            raise ModelError(
+                f"the model's answer does not fit the schema of output_type after {MAX_REPAIRS} repairs: {problem}",
+                hint="Make the schema simpler, or use a model that supports structured output.",
+            )
+        self._state.repairs += 1
+        wish = f"Your answer does not fit the JSON Schema: {problem}. Answer again, with the corrected JSON and nothing else."
+        request = UserMessage(parts=(TextPart(text=wish),))
+        content = usage_content(completed, self._state, repair=True)
+        draft = self._emitter.draft
+        events = await self._emitter.send(
+            (
+                draft("usage", content, part=message_part(self._context, "agent_text", message, message.text, visible=False)),
+                draft(
+                    "warning",
+                    {"code": "output_repair", "message": problem},
+                    part=message_part(self._context, "repair", request, wish, visible=False),
+                ),
+            )
+        )
+        self._history.append(events[0].seq, message)
+        self._history.append(events[1].seq, request)
+        await self._emitter.discard_text("output_repair")

@@ -1,0 +1,40 @@
+"""The first two events of a run: the user's message and `start`. Written when a run is accepted, or, if it had to wait
+for the run before it, when its turn has come: so a thread never holds a message in the middle of another answer.
+"""
+
+from agentflow_server.eventlog import Draft, PartDraft
+from agentflow_server.gateway.messages import Message
+from agentflow_server.kit.clock import Clock
+from agentflow_server.runtime.context import RunContext
+from agentflow_server.runtime.emitter import draft
+
+
+def opening(context: RunContext, clock: Clock) -> list[Draft]:
+    """The events that begin the run."""
+    run, plan = context.run, context.plan
+    start = {
+        "name": plan.agent_name,
+        "role": "agent" if run.is_root else "sub_agent",
+        "run_id": run.id,
+        "conversation_id": run.conversation_id,
+        "message_id": run.message_id,
+        "agent_id": run.agent_id,
+        "model": plan.model,
+    }
+    kind = "user" if run.is_root else "sub_agent_request"
+    return [
+        draft(
+            context,
+            clock,
+            "user",
+            {"message_id": run.message_id, "text": plan.text},
+            part=message_part(context, kind, plan.user, plan.text, visible=run.is_root),
+        ),
+        draft(context, clock, "start", start, metadata={"display_name": plan.agent_name}),
+    ]
+
+
+def message_part(context: RunContext, kind: str, message: Message, text: str, *, visible: bool) -> PartDraft:
+    """A message as a durable part of the run's thread. `text` is what a person reads of it."""
+    run = context.run
+    return PartDraft(kind, context.thread, run.id, run.message_id, visible, text, message.model_dump_json())

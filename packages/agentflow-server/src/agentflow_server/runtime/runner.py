@@ -1,0 +1,106 @@
+"""Drives runs: the handler of `run` jobs. Begins a run or carries it on, and writes how it ended.
+
+The only place in the runtime that catches everything: whatever happens to a run, its readers are told.
+"""
+
+import asyncio
+import logging
+
+from agentflow.errors import AgentFlowError, InternalServerError
+from agentflow_server.eventlog import runs
+from agentflow_server.jobs import Job, LeaseLostError, Settled, ledger
+from agentflow_server.runtime.conclude import Conclusion
+from agentflow_server.runtime.context import RunContext
+from agentflow_server.runtime.emitter import Emitter
+from agentflow_server.runtime.engine import Engine
+from agentflow_server.runtime.loop import Loop
+from agentflow_server.runtime.opening import opening
+from agentflow_server.runtime.plan import Plan
+from agentflow_server.runtime.state import RunState, load_state
+from agentflow_server.storage import Tx
+from agentflow_server.storage.errors import StorageUnavailableError
+
+logger = logging.getLogger(__name__)
+KIND = "run"
+QUEUE = "runs"
+
+
+class Runner:
+    """Runs the runs of this process."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._accepted: dict[str, RunContext] = {}
+
+    def accept(self, context: RunContext) -> None:
+        """Drive a run that this process has just written as its own."""
+        self._accepted[context.run.id] = context
+        self._engine.worker.adopt(context.job)
+
+    async def handle(self, job: Job) -> Settled:
+        """Drive the run of a job to its end, or to the point where it waits."""
+        context = self._accepted.pop(job.id, None)
+        state = RunState(begun=True) if context else None
+        if context is None:
+            context = await self._load(job)
+        if context is None:
+            return Settled.BY_HANDLER
+        try:
+            await self._drive(context, state or await load_state(self._engine.db, context))
+        except LeaseLostError:
+            logger.info("run is driven elsewhere", extra={"run": context.run.id})
+        return Settled.BY_HANDLER
+
+    async def _load(self, job: Job) -> RunContext | None:
+        run = await self._engine.db.read(lambda tx: runs.by_id(tx, job.tenant, job.payload["run_id"]))
+        if run is None or run.ended:
+            now = self._engine.clock.micros()
+            await self._engine.db.write(lambda tx: ledger.settle(tx, job, "done", now))
+            return None
+        return RunContext(run, Plan.model_validate_json(run.plan), job)
+
+    async def _drive(self, context: RunContext, state: RunState) -> None:
+        engine = self._engine
+        emitter = Emitter(context, engine.log, engine.clock)
+        conclusion = Conclusion(engine, context, emitter, state)
+        loop: Loop | None = None
+        try:
+            if await self._cancel_requested(context):
+                await conclusion.cancelled("")
+                return
+            await self._begin(context, emitter, state)
+            history = await engine.histories.load(context)
+            tools = await engine.resolver.resolve(context)
+            loop = Loop(engine, context, emitter, state, history, tools)
+            answer = await loop.drive()
+            if answer is not None:
+                await conclusion.completed(answer, history)
+        except asyncio.CancelledError:
+            if not await self._cancel_requested(context):
+                raise
+            await conclusion.cancelled("".join(loop.step.partial) if loop else "")
+        except (LeaseLostError, StorageUnavailableError):
+            raise
+        except AgentFlowError as error:
+            await conclusion.failed(error)
+        except Exception:
+            logger.exception("run failed", extra={"run": context.run.id, "tenant": context.tenant})
+            await conclusion.failed(InternalServerError("the run failed because of an error in the server"))
+
+    async def _cancel_requested(self, context: RunContext) -> bool:
+        job = context.job
+        return await self._engine.db.read(lambda tx: ledger.cancel_requested(tx, job.tenant, job.id))
+
+    async def _begin(self, context: RunContext, emitter: Emitter, state: RunState) -> None:
+        if state.begun:
+            if context.run.status == "waiting":
+                await emitter.send((), lambda tx: self._mark_running(tx, context))
+            await emitter.discard_text("resumed", state.void_since)
+            return
+        await emitter.send(
+            opening(context, self._engine.clock), lambda tx: self._mark_running(tx, context)
+        )
+        state.begun = True
+
+    def _mark_running(self, tx: Tx, context: RunContext) -> None:
+        runs.set_status(tx, context.run, "running", self._engine.clock.micros())
