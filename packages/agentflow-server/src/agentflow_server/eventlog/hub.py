@@ -77,6 +77,11 @@ class Hub:
         for subscription in self._readers.get((tenant, conversation_id), ()):
             subscription.deliver(events)
 
+    def ring(self, tenant: str, conversation_id: str) -> None:
+        """Wake the readers of a conversation: something about it changed that is not in the log."""
+        for subscription in self._readers.get((tenant, conversation_id), ()):
+            subscription.ring()
+
     def ring_all(self) -> None:
         """Wake every reader: the server is shutting down."""
         for readers in self._readers.values():

@@ -3,11 +3,12 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 
-from agentflow.errors import AuthenticationError
-from agentflow_server.kit.settings import Settings
+from agentflow.errors import AuthenticationError, PermissionDeniedError
+from agentflow_server.kit.settings import Settings, is_loopback
 
 Admit = Callable[["Caller"], Awaitable[None]]
 
@@ -54,9 +55,22 @@ class Identity:
                 "the request carries no credentials",
                 hint="Send `Authorization: Bearer <token>`, or start a local server with DEV_AUTH_BYPASS=true.",
             )
+        self._require_local(request)
         caller = Caller(self._settings.dev_tenant_name, self._settings.dev_user_id, "dev")
         await self._admit(caller)
         return caller
+
+    def _require_local(self, request: Request) -> None:
+        """Without credentials, only programs of this machine are let in: not web pages that know its address."""
+        if self._settings.dev_allow_remote:
+            return
+        origin = request.headers.get("origin")
+        hosts = [request.url.hostname or "", *([urlsplit(origin).hostname or ""] if origin else [])]
+        if not all(is_loopback(host) for host in hosts):
+            raise PermissionDeniedError(
+                "DEV_AUTH_BYPASS serves this machine only: the request names another host or comes from a web page",
+                hint="Call the server by its loopback address, or sign in.",
+            )
 
 
 async def current_caller(request: Request) -> Caller:

@@ -3,11 +3,12 @@
 Every field names its environment variable in its description; `docs/howto/settings.md` lists them all.
 """
 
+import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off", ""}
@@ -46,6 +47,15 @@ class Settings(BaseModel):
     lease_seconds: float = Field(30.0, gt=1, description="AGENTFLOW_LEASE_SECONDS: how long a silent worker owns a job")
     shutdown_seconds: float = Field(10.0, ge=0, description="AGENTFLOW_SHUTDOWN_SECONDS: time to hand runs over")
 
+    @model_validator(mode="after")
+    def _bypass_stays_local(self) -> Self:
+        if self.dev_auth_bypass and not self.dev_allow_remote and not is_loopback(self.host):
+            raise ValueError(
+                f"DEV_AUTH_BYPASS lets everybody in, so the server will not listen on {self.host}: use a loopback"
+                " address, configure an identity provider, or set AGENTFLOW_DEV_ALLOW_REMOTE=true if you mean it"
+            )
+        return self
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str], **overrides: Any) -> Self:
         """Read the environment; `overrides` (command line) win over it where they are not None.
@@ -63,6 +73,14 @@ class Settings(BaseModel):
             return cls.model_validate(values)
         except ValueError as error:
             raise SettingsError(_explain(cls, error)) from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address or host name."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def variable_of(name: str, description: str | None) -> str:
@@ -86,7 +104,10 @@ def _explain(cls: type[Settings], error: ValueError) -> str:
         return str(error)
     lines: list[str] = []
     for item in error.errors(include_url=False, include_input=False):
-        name = str(item["loc"][0]) if item["loc"] else "settings"
+        if not item["loc"]:
+            lines.append(item["msg"].removeprefix("Value error, "))
+            continue
+        name = str(item["loc"][0])
         field = cls.model_fields.get(name)
         lines.append(f"{variable_of(name, field.description if field else None)}: {item['msg']}")
     return "; ".join(lines)

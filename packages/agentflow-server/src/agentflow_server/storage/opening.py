@@ -1,6 +1,7 @@
 """Opens the configured database, brought up to the newest schema. Called once, by app.py and the `db` commands."""
 
 import os
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -20,17 +21,32 @@ def open_database(settings: Settings) -> tuple[Database, Callable[[], None]]:
     Raises:
         SettingsError: the folder cannot be used, or another server is using it.
     """
+    path, lock = _upgraded(settings)
+    return SqliteDatabase(path, synchronous=settings.sqlite_synchronous), lock.close
+
+
+def upgrade_database(settings: Settings) -> None:
+    """Bring the configured database up to the newest schema, and leave it.
+
+    Raises:
+        SettingsError: as `open_database`.
+    """
+    _, lock = _upgraded(settings)
+    lock.close()
+
+
+def _upgraded(settings: Settings) -> tuple[Path, IO[str]]:
     if settings.database_url is not None:
         raise SettingsError("AGENTFLOW_DATABASE_URL: this version runs on its embedded database only; unset the variable")
     folder = settings.data
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise SettingsError(f"AGENTFLOW_DATA: cannot use the folder {folder}: {error.strerror}") from None
-    lock = _lock(folder)
-    path = folder / DATABASE_FILE
-    upgrade_sqlite(path)
-    return SqliteDatabase(path, synchronous=settings.sqlite_synchronous), lock.close
+        lock = _lock(folder)
+        path = folder / DATABASE_FILE
+        upgrade_sqlite(path)
+    except (OSError, sqlite3.Error) as error:
+        raise SettingsError(f"AGENTFLOW_DATA: cannot use the folder {folder}: {error}") from None
+    return path, lock
 
 
 def _lock(folder: Path) -> IO[str]:

@@ -1,0 +1,53 @@
+"""`agentflow serve` and `agentflow db`: the backend's own commands, found by the CLI through entry points."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from agentflow_server.kit.settings import Settings, SettingsError
+
+
+def _settings(**overrides: object) -> Settings:
+    try:
+        return Settings.from_env(os.environ, **overrides)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+
+
+@click.command()
+@click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Folder of the embedded database.")
+@click.option("--host", help="Address to listen on (127.0.0.1).")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on (8001); 0 takes any free one.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="How much to log (info).")
+def serve(data: Path | None, host: str | None, port: int | None, log_level: str | None) -> None:
+    """Start the AgentFlow backend."""
+    settings = _settings(data=data, host=host, port=port, log_level=log_level)
+    from agentflow_server.serving import listen, run
+
+    try:
+        socket = listen(settings.host, settings.port)
+        run(settings, socket, announce=lambda url: click.echo(f"AgentFlow is listening on {url} (Ctrl-C stops it)"))
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+    sys.stdout.flush()
+
+
+@click.group()
+def db() -> None:
+    """Look after the backend's database."""
+
+
+@db.command("upgrade")
+@click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Folder of the embedded database.")
+def upgrade(data: Path | None) -> None:
+    """Bring the database up to this version's schema. `serve` does it by itself."""
+    from agentflow_server.storage.migrations import HEAD
+    from agentflow_server.storage.opening import upgrade_database
+
+    try:
+        upgrade_database(_settings(data=data))
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"The database is at revision {HEAD}.")

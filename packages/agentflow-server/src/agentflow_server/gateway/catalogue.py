@@ -1,0 +1,105 @@
+"""What is known of models before they are asked: windows, abilities, prices.
+
+A provider may have more models than stand here; those are used as they are named, with careful assumptions.
+"""
+
+from typing import NamedTuple
+
+from agentflow_server.gateway.messages import Usage
+
+
+class ModelInfo(NamedTuple):
+    """A model. `context_window` and `max_output` are in tokens."""
+
+    id: str
+    name: str
+    context_window: int = 128_000
+    max_output: int | None = None
+    vision: bool = False
+    tools: bool = True
+    structured_output: bool = True
+    reasoning_efforts: tuple[str, ...] = ()
+    description: str | None = None
+    available: bool = False
+
+    @property
+    def provider(self) -> str:
+        return self.id.split("/", 1)[0]
+
+
+_GPT5 = ("minimal", "low", "medium", "high")
+_THINKING = ("low", "medium", "high")
+SCRIPTED = "agentflow/scripted"
+BUILT_IN: tuple[ModelInfo, ...] = (
+    ModelInfo("openai/gpt-5", "GPT-5", 400_000, 128_000, True, reasoning_efforts=_GPT5),
+    ModelInfo("openai/gpt-5-mini", "GPT-5 mini", 400_000, 128_000, True, reasoning_efforts=_GPT5),
+    ModelInfo("openai/gpt-5-nano", "GPT-5 nano", 400_000, 128_000, True, reasoning_efforts=_GPT5),
+    ModelInfo("openai/gpt-5.1", "GPT-5.1", 400_000, 128_000, True, reasoning_efforts=("none", "low", "medium", "high")),
+    ModelInfo("openai/gpt-4.1", "GPT-4.1", 1_047_576, 32_768, True),
+    ModelInfo("openai/gpt-4.1-mini", "GPT-4.1 mini", 1_047_576, 32_768, True),
+    ModelInfo("openai/gpt-4o", "GPT-4o", 128_000, 16_384, True),
+    ModelInfo("openai/gpt-4o-mini", "GPT-4o mini", 128_000, 16_384, True),
+    ModelInfo("openai/o3", "o3", 200_000, 100_000, True, reasoning_efforts=_THINKING),
+    ModelInfo("openai/o4-mini", "o4-mini", 200_000, 100_000, True, reasoning_efforts=_THINKING),
+    ModelInfo("anthropic/claude-opus-4-1", "Claude Opus 4.1", 200_000, 32_000, True, reasoning_efforts=_THINKING),
+    ModelInfo("anthropic/claude-sonnet-4-5", "Claude Sonnet 4.5", 200_000, 64_000, True, reasoning_efforts=_THINKING),
+    ModelInfo("anthropic/claude-haiku-4-5", "Claude Haiku 4.5", 200_000, 64_000, True, reasoning_efforts=_THINKING),
+    ModelInfo("google/gemini-2.5-pro", "Gemini 2.5 Pro", 1_048_576, 65_536, True, reasoning_efforts=_THINKING),
+    ModelInfo("google/gemini-2.5-flash", "Gemini 2.5 Flash", 1_048_576, 65_536, True, reasoning_efforts=_THINKING),
+    ModelInfo("google/gemini-2.5-flash-lite", "Gemini 2.5 Flash-Lite", 1_048_576, 65_536, True),
+    ModelInfo("mistral/mistral-large-latest", "Mistral Large", 128_000, None, False),
+    ModelInfo("mistral/mistral-small-latest", "Mistral Small", 128_000, None, True),
+    ModelInfo("deepseek/deepseek-chat", "DeepSeek Chat", 128_000, 8_192),
+    ModelInfo("deepseek/deepseek-reasoner", "DeepSeek Reasoner", 128_000, 64_000),
+    ModelInfo("groq/llama-3.3-70b-versatile", "Llama 3.3 70B", 131_072, 32_768),
+    ModelInfo(
+        SCRIPTED,
+        "Scripted",
+        200_000,
+        8_192,
+        description="Deterministic stand-in for demos and tests: no language model, answers by simple documented rules.",
+    ),
+)
+BY_ID = {model.id: model for model in BUILT_IN}
+PREFERRED = {
+    "openai": "openai/gpt-5-mini",
+    "anthropic": "anthropic/claude-sonnet-4-5",
+    "google": "google/gemini-2.5-flash",
+    "mistral": "mistral/mistral-small-latest",
+    "deepseek": "deepseek/deepseek-chat",
+    "groq": "groq/llama-3.3-70b-versatile",
+}
+
+
+def prices(model_id: str) -> tuple[float, float] | None:
+    """US dollars for a million input and output tokens, or None. Offline (genai-prices)."""
+    cost = cost_of(model_id, Usage(input_tokens=1000, output_tokens=0))
+    output = cost_of(model_id, Usage(input_tokens=0, output_tokens=1000))
+    return None if cost is None or output is None else (round(cost * 1000, 6), round(output * 1000, 6))
+
+
+def cost_of(model_id: str, usage: Usage) -> float | None:
+    """What a call costs in US dollars, None if the price is not known."""
+    if model_id == SCRIPTED:
+        return 0.0
+    from genai_prices import Usage as PricedUsage
+    from genai_prices import calc_price
+
+    provider, _, name = model_id.partition("/")
+    if provider == "openrouter":
+        provider_id, ref = "openrouter", name
+    else:
+        provider_id, ref = provider, name
+    try:
+        price = calc_price(
+            PricedUsage(
+                input_tokens=usage.input_tokens,
+                cache_read_tokens=usage.cached_input_tokens,
+                output_tokens=usage.output_tokens,
+            ),
+            model_ref=ref,
+            provider_id=provider_id,
+        )
+    except (LookupError, ValueError):
+        return None
+    return float(price.total_price)

@@ -1,0 +1,1 @@
+"""Providers of models. They do not know each other."""

@@ -1,0 +1,346 @@
+"""Any endpoint that speaks OpenAI's chat completions: the hot path of most runs.
+
+Written on bare httpx2: the request is joined from messages that were serialised once, the answer is split and parsed
+from bytes. Source of the format: OpenAI API reference, "Create chat completion", streaming.
+"""
+
+import json
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import httpx2
+from pydantic_core import from_json, to_json
+
+from agentflow.errors import ModelBadRequestError, ModelInterruptedError, ModelTimeoutError, ModelUnavailableError
+from agentflow_server.gateway.failures import provider_error
+from agentflow_server.gateway.memo import Memo
+from agentflow_server.gateway.messages import (
+    AssistantMessage,
+    DocumentPart,
+    ImagePart,
+    Message,
+    ModelRequest,
+    SystemMessage,
+    ToolCall,
+    ToolMessage,
+    Usage,
+    UserMessage,
+)
+from agentflow_server.gateway.settings import Endpoint, GatewaySettings
+from agentflow_server.gateway.stream import Chunk, Completed, FinishReason, ReasoningChunk, TextChunk, ToolCallStarted
+
+_FINISH: dict[str, FinishReason] = {
+    "stop": "stop",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "length": "length",
+    "content_filter": "content_filter",
+}
+_MAX_ERROR = 64 * 1024
+_MAX_LINE = 16 * 1024 * 1024
+
+
+class OpenAICompatible:
+    """An OpenAI-compatible provider.
+
+    Args:
+        name: as in model ids, for messages. endpoint: where it is.
+    """
+
+    def __init__(self, name: str, endpoint: Endpoint, settings: GatewaySettings) -> None:
+        self._name = name
+        self._endpoint = endpoint
+        self._timeout = httpx2.Timeout(settings.idle_timeout, connect=settings.connect_timeout)
+        self._limit = settings.concurrency
+        self._client: httpx2.AsyncClient | None = None
+        self._wire: Memo[bytes] = Memo(_wire)
+        self._plain_json: set[str] = set()
+
+    def _http(self) -> httpx2.AsyncClient:
+        if self._client is None:
+            base = self._endpoint.base_url or ""
+            self._client = httpx2.AsyncClient(
+                timeout=self._timeout,
+                limits=httpx2.Limits(max_connections=self._limit, max_keepalive_connections=self._limit),
+                verify=ssl.create_default_context() if base.startswith("https") else False,
+                follow_redirects=False,
+            )
+        return self._client
+
+    async def stream(self, request: ModelRequest, model: str) -> AsyncGenerator[Chunk, None]:
+        """Ask; see `Provider.stream`."""
+        try:
+            async with aclosing(self._attempt(request, model)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+            return
+        except ModelBadRequestError as error:
+            told = error.message.lower()
+            if request.output_schema is None or model in self._plain_json or not _names_format(told):
+                raise
+        self._plain_json.add(model)
+        async with aclosing(self._attempt(request, model)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def _attempt(self, request: ModelRequest, model: str) -> AsyncGenerator[Chunk, None]:
+        url, headers = self._target(model)
+        answer = _Answer(f"{self._name}/{model}")
+        try:
+            async with self._http().stream("POST", url, content=self._body(request, model), headers=headers) as response:
+                answer.request_id = response.headers.get("x-request-id")
+                if response.status_code != 200:
+                    raise await self._refusal(response)
+                async for block in _blocks(response):
+                    for chunk in answer.read(block):
+                        yield chunk
+                    if answer.done:
+                        break
+        except httpx2.TimeoutException as error:
+            raise self._timed_out(answer, error) from None
+        except httpx2.TransportError as error:
+            raise self._cut(answer, error) from None
+        yield answer.completed(request, self._wire)
+
+    def _timed_out(self, answer: "_Answer", error: httpx2.TimeoutException) -> Exception:
+        if isinstance(error, httpx2.ConnectTimeout):
+            return ModelUnavailableError(f"{self._name} could not be reached in time")
+        if answer.started:
+            return ModelInterruptedError(f"{self._name} fell silent in the middle of its answer")
+        return ModelTimeoutError(f"{self._name} did not begin to answer in time")
+
+    def _cut(self, answer: "_Answer", error: httpx2.TransportError) -> Exception:
+        if answer.started:
+            return ModelInterruptedError(f"{self._name} broke off in the middle of its answer")
+        return ModelUnavailableError(f"{self._name} could not be reached: {type(error).__name__}")
+
+    async def _refusal(self, response: httpx2.Response) -> Exception:
+        body = b""
+        async for piece in response.aiter_bytes():
+            body += piece
+            if len(body) > _MAX_ERROR:
+                break
+        return provider_error(self._name, response.status_code, body, response.headers.get("retry-after"))
+
+    def _target(self, model: str) -> tuple[str, dict[str, str]]:
+        endpoint = self._endpoint
+        key = endpoint.api_key.get_secret_value() if endpoint.api_key else None
+        base = (endpoint.base_url or "").rstrip("/")
+        headers = {"Content-Type": "application/json", "Accept": "text/event-stream", "Accept-Encoding": "identity"}
+        if endpoint.kind == "azure":
+            headers["api-key"] = key or ""
+            return f"{base}/openai/deployments/{model}/chat/completions?api-version={endpoint.api_version}", headers
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        return f"{base}/chat/completions", headers
+
+    def _body(self, request: ModelRequest, model: str) -> bytes:
+        options: dict[str, Any] = {"model": model, "stream": True, "stream_options": {"include_usage": True}}
+        for name in ("temperature", "top_p", "frequency_penalty", "presence_penalty", "reasoning_effort"):
+            if (value := getattr(request, name)) is not None:
+                options[name] = value
+        if request.max_tokens is not None:
+            modern = self._name in ("openai", "azure")
+            options["max_completion_tokens" if modern else "max_tokens"] = request.max_tokens
+        if request.tools:
+            options["tools"] = [{"type": "function", "function": tool.model_dump()} for tool in request.tools]
+            options["tool_choice"] = request.tool_choice
+        get = self._wire.get
+        messages = [get(message) for message in request.messages]
+        if request.output_schema is not None:
+            name = request.output_name or "output"
+            if model in self._plain_json:
+                options["response_format"] = {"type": "json_object"}
+                messages.insert(0, _wire(SystemMessage(text=_json_instruction(request.output_schema))))
+            else:
+                schema = {"name": name, "schema": request.output_schema}
+                options["response_format"] = {"type": "json_schema", "json_schema": schema}
+        return b'{"messages":[%s],%s' % (b",".join(messages), to_json(options)[1:])
+
+    async def models(self) -> list[str]:
+        """The models a local endpoint lists; none if it does not answer quickly."""
+        url, headers = self._target("")
+        try:
+            response = await self._http().get(
+                url.replace("/chat/completions", "/models"), headers={**headers, "Accept": "application/json"}, timeout=3.0
+            )
+            return [str(item["id"]) for item in response.json()["data"]] if response.status_code == 200 else []
+        except (httpx2.HTTPError, ValueError, KeyError, TypeError):
+            return []
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            await self._client.aclose()
+
+
+async def _blocks(response: httpx2.Response) -> AsyncIterator[list[bytes]]:
+    """The data lines of each network read (server-sent events; this format never splits one over two lines)."""
+    rest = b""
+    async for piece in response.aiter_bytes():
+        lines = (rest + piece).split(b"\n")
+        rest = lines.pop()
+        if len(rest) > _MAX_LINE:
+            raise ModelInterruptedError("the provider sent an event without an end")
+        block = [line[5:].strip() for line in lines if line.startswith(b"data:")]
+        if block:
+            yield block
+    if rest.startswith(b"data:"):
+        yield [rest[5:].strip()]
+
+
+class _Answer:
+    """Puts an answer together from its frames."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._calls: dict[int, dict[str, str]] = {}
+        self._finish: FinishReason | None = None
+        self._usage: dict[str, Any] | None = None
+        self.request_id: str | None = None
+        self.done = False
+
+    @property
+    def started(self) -> bool:
+        return bool(self._text or self._reasoning or self._calls or self._finish)
+
+    def read(self, block: list[bytes]) -> list[Chunk]:
+        """Take in the frames of one network read; adjacent text becomes one chunk."""
+        text: list[str] = []
+        reasoning: list[str] = []
+        others: list[Chunk] = []
+        for data in block:
+            if data == b"[DONE]":
+                self.done = True
+                break
+            frame = self._parse(data)
+            if usage := frame.get("usage"):
+                self._usage = usage
+            choices = frame.get("choices")
+            if not choices:
+                continue
+            choice = choices[0]
+            if delta := choice.get("delta"):
+                if content := delta.get("content"):
+                    text.append(content)
+                elif len(delta) > 1 or "content" not in delta:
+                    self._less_common(delta, text, reasoning, others)
+            if reason := choice.get("finish_reason"):
+                self._finish = _FINISH.get(reason, "stop")
+        chunks: list[Chunk] = []
+        if reasoning:
+            self._reasoning.extend(reasoning)
+            chunks.append(ReasoningChunk("".join(reasoning)))
+        if text:
+            self._text.extend(text)
+            chunks.append(TextChunk("".join(text)))
+        return chunks + others if others else chunks
+
+    def _parse(self, data: bytes) -> dict[str, Any]:
+        try:
+            frame = from_json(data)
+        except ValueError:
+            raise ModelInterruptedError(f"{self._model} sent something that is not JSON in its answer") from None
+        if not isinstance(frame, dict):
+            raise ModelInterruptedError(f"{self._model} sent something that is not an event in its answer")
+        if error := frame.get("error"):
+            told = error.get("message", "") if isinstance(error, dict) else error
+            raise ModelInterruptedError(f"{self._model} failed while it answered: {str(told)[:300]}")
+        return frame
+
+    def _less_common(
+        self, delta: dict[str, Any], text: list[str], reasoning: list[str], others: list[Chunk]
+    ) -> None:
+        if thought := delta.get("reasoning_content") or delta.get("reasoning"):
+            reasoning.append(thought if isinstance(thought, str) else "")
+        if refusal := delta.get("refusal"):
+            text.append(refusal)
+        for position, call in enumerate(delta.get("tool_calls") or ()):
+            index = call.get("index", position)
+            known = self._calls.get(index)
+            function = call.get("function") or {}
+            if known is None:
+                known = self._calls[index] = {"id": call.get("id") or "", "name": "", "arguments": ""}
+                others.append(ToolCallStarted(index, known["id"], function.get("name") or ""))
+            known["name"] += function.get("name") or ""
+            known["arguments"] += function.get("arguments") or ""
+
+    def completed(self, request: ModelRequest, wire: Memo[bytes]) -> Completed:
+        """The whole answer.
+
+        Raises:
+            ModelInterruptedError: the provider never said that it was complete.
+        """
+        if self._finish is None:
+            raise ModelInterruptedError(f"{self._model} broke off before its answer was complete")
+        calls = tuple(
+            ToolCall(id=call["id"] or f"call_{index}", name=call["name"], arguments=call["arguments"] or "{}")
+            for index, call in sorted(self._calls.items())
+        )
+        text = "".join(self._text)
+        message = AssistantMessage(text=text, tool_calls=calls, reasoning="".join(self._reasoning))
+        finish = "tool_calls" if calls and self._finish == "stop" else self._finish
+        usage = self._read_usage(request, wire, len(text))
+        return Completed(message, finish, usage, self._model, None, self.request_id)
+
+    def _read_usage(self, request: ModelRequest, wire: Memo[bytes], characters: int) -> Usage:
+        if self._usage is None:
+            size = sum(len(wire.get(message)) for message in request.messages)
+            return Usage(input_tokens=size // 4, output_tokens=characters // 4 + 1, requests=1)
+        told = self._usage
+        prompt, completion = told.get("prompt_tokens_details") or {}, told.get("completion_tokens_details") or {}
+        return Usage(
+            input_tokens=told.get("prompt_tokens") or 0,
+            cached_input_tokens=prompt.get("cached_tokens") or 0,
+            output_tokens=told.get("completion_tokens") or 0,
+            reasoning_tokens=completion.get("reasoning_tokens") or 0,
+            requests=1,
+        )
+
+
+def _wire(message: Message) -> bytes:
+    """A message as the endpoint reads it."""
+    if isinstance(message, UserMessage):
+        return to_json({"role": "user", "content": _user_content(message)})
+    if isinstance(message, AssistantMessage):
+        body: dict[str, Any] = {"role": "assistant", "content": message.text or None}
+        if message.tool_calls:
+            body["tool_calls"] = [
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for call in message.tool_calls
+            ]
+        elif not message.text:
+            body["content"] = ""
+        return to_json(body)
+    if isinstance(message, ToolMessage):
+        return to_json({"role": "tool", "tool_call_id": message.tool_call_id, "content": message.content})
+    return to_json({"role": "system", "content": message.text})
+
+
+def _user_content(message: UserMessage) -> str | list[dict[str, Any]]:
+    if not any(isinstance(part, ImagePart) for part in message.parts):
+        return "\n\n".join(
+            part.rendered() if isinstance(part, DocumentPart) else part.text
+            for part in message.parts
+            if not isinstance(part, ImagePart)
+        )
+    content: list[dict[str, Any]] = []
+    for part in message.parts:
+        if isinstance(part, ImagePart):
+            url = part.url or f"data:{part.media_type};base64,{part.data}"
+            content.append({"type": "image_url", "image_url": {"url": url, "detail": part.detail}})
+        else:
+            content.append({"type": "text", "text": part.rendered() if isinstance(part, DocumentPart) else part.text})
+    return content
+
+
+def _names_format(message: str) -> bool:
+    return any(word in message for word in ("response_format", "json_schema", "structured output"))
+
+
+def _json_instruction(schema: dict[str, Any]) -> str:
+    return f"Answer with one JSON value and nothing else. It must fit this JSON Schema:\n{json.dumps(schema)}"

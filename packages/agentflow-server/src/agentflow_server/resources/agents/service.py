@@ -1,0 +1,307 @@
+"""Agents: what they are configured to be, and how a run of one is frozen into a plan. Called by routes and the runs room."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from pydantic_core import to_json
+
+from agentflow.errors import ConflictError, NotAvailableError, NotFoundError, ValidationError
+from agentflow.types.agents import Agent, AgentConfig, AgentCreate, AgentPage, AgentStats, AgentUpdate, Capabilities
+from agentflow.types.runs import ChatRequest
+from agentflow_server.gateway import Gateway
+from agentflow_server.gateway.messages import TextPart, UserMessage
+from agentflow_server.http.identity import Caller
+from agentflow_server.kit.clock import Clock, to_datetime
+from agentflow_server.kit.ids import new_id
+from agentflow_server.resources.agents import store
+from agentflow_server.resources.agents.store import AgentRecord
+from agentflow_server.resources.tools.builtin import CURRENT_TIME
+from agentflow_server.resources.tools.service import ToolsService
+from agentflow_server.runtime.plan import OutputSpec, Plan
+from agentflow_server.runtime.structured import schema_problem
+from agentflow_server.storage import Database, Tx
+
+MAIN_AGENT = "MainAgent"
+_MAIN = {
+    "label": "Main agent",
+    "description": "Receives every request and answers it, or hands it to a specialist.",
+    "system_prompt": "You are MainAgent, a helpful assistant. Use your tools when they help; answer briefly and truthfully.",
+    "is_system_agent": True,
+    "tools": [CURRENT_TIME],
+}
+_SAMPLING = ("temperature", "max_tokens", "top_p", "frequency_penalty", "presence_penalty", "reasoning_effort")
+_NOT_BUILT = {
+    "attachment_ids": "attachments",
+    "knowledge_bases": "knowledge bases",
+    "retrieval_options": "knowledge bases",
+    "enable_query_rewrite": "knowledge bases",
+    "skills": "skills",
+    "artifacts": "artifacts",
+    "context_refs": "context references",
+    "prompt_blocks": "prompt blocks",
+    "memory_policy": "memory",
+    "image_detail": "attachments",
+    "enable_planning": "planning",
+    "enable_reflection": "reflection",
+}
+
+
+class AgentsService:
+    """The agents room."""
+
+    def __init__(self, db: Database, clock: Clock, gateway: Gateway, tools: ToolsService) -> None:
+        self._db = db
+        self._clock = clock
+        self._gateway = gateway
+        self._tools = tools
+        self._known_tenants: set[str] = set()
+
+    async def admit(self, caller: Caller) -> None:
+        """Set up a tenant that is seen for the first time: it gets its `MainAgent`."""
+        if caller.tenant in self._known_tenants:
+            return
+        now = self._clock.micros()
+
+        def unit(tx: Tx) -> None:
+            if store.add_tenant(tx, now):
+                store.insert(tx, AgentRecord(new_id(), MAIN_AGENT, dict(_MAIN), now, now))
+
+        await self._db.tenant(caller.tenant).write(unit)
+        self._known_tenants.add(caller.tenant)
+
+    async def list(self, caller: Caller, *, name: str | None, limit: int, offset: int) -> AgentPage:
+        """A page of the tenant's agents."""
+        records, total = await self._db.tenant(caller.tenant).read(
+            lambda tx: store.page(tx, name=name, limit=limit, offset=offset)
+        )
+        return AgentPage(agents=[agent_of(record) for record in records], total=total, limit=limit, offset=offset)
+
+    async def stats(self, caller: Caller) -> AgentStats:
+        """How many agents and tools there are."""
+        records, total = await self._db.tenant(caller.tenant).scan(
+            lambda tx: store.page(tx, name=None, limit=100_000, offset=0)
+        )
+        system = sum(bool(record.data.get("is_system_agent")) for record in records)
+        tools = {name for record in records for name in record.data.get("tools", ())}
+        return AgentStats(agents=total, system_agents=system, tools=len(tools))
+
+    async def record(self, caller: Caller, agent_id: str) -> AgentRecord:
+        """The stored agent.
+
+        Raises:
+            NotFoundError: the tenant has no such agent.
+        """
+        record = await self._db.tenant(caller.tenant).read(lambda tx: store.by_id(tx, agent_id))
+        if record is None:
+            raise _unknown(agent_id)
+        return record
+
+    async def retrieve(self, caller: Caller, agent_id: str) -> Agent:
+        return agent_of(await self.record(caller, agent_id))
+
+    async def config(self, caller: Caller, agent_id: str) -> AgentConfig:
+        return config_of(await self.record(caller, agent_id))
+
+    async def create(self, caller: Caller, wanted: AgentCreate) -> Agent:
+        """Add an agent.
+
+        Raises:
+            ConflictError: the name is taken. ValidationError: an unknown tool or model.
+        """
+        data = wanted.model_dump(mode="json", exclude_none=True, exclude={"name"})
+        self._check(data)
+        now = self._clock.micros()
+        record = AgentRecord(new_id(), wanted.name, {**data, "created_by_user_id": caller.user_id}, now, now)
+        if not await self._db.tenant(caller.tenant).write(lambda tx: store.insert(tx, record)):
+            raise _taken(wanted.name)
+        return agent_of(record)
+
+    async def update(self, caller: Caller, agent_id: str, changes: AgentUpdate) -> AgentRecord:
+        """Change an agent; `llm_config` is merged field by field, a field set to null goes back to its default.
+
+        Raises:
+            NotFoundError, ConflictError, ValidationError: as for the others.
+        """
+        fields = changes.model_dump(mode="json", exclude_unset=True)
+        name = fields.pop("name", None)
+
+        def merge(record: AgentRecord) -> AgentRecord:
+            data = {**record.data, **fields}
+            if fields.get("llm_config"):
+                data["llm_config"] = _without_none({**record.data.get("llm_config", {}), **fields["llm_config"]})
+            data = _without_none(data)
+            self._check(data)
+            return AgentRecord(record.id, name or record.name, data, record.created_at, self._clock.micros())
+
+        return await self._db.tenant(caller.tenant).write(lambda tx: _replace(tx, agent_id, merge))
+
+    async def delete(self, caller: Caller, agent_id: str) -> None:
+        """Remove an agent. Its conversations stay readable.
+
+        Raises:
+            NotFoundError: there is none. ConflictError: it belongs to the system.
+        """
+        record = await self.record(caller, agent_id)
+        if record.data.get("is_system_agent"):
+            raise ConflictError(f"{record.name} is a system agent and cannot be deleted")
+        await self._db.tenant(caller.tenant).write(lambda tx: store.delete(tx, agent_id))
+
+    def _check(self, data: dict[str, Any]) -> None:
+        for field in ("enable_planning", "enable_reflection", "knowledge_bases"):
+            if data.get(field):
+                raise _not_built(field)
+        names: list[str] = data.get("tools", [])
+        known = {ref.name for ref in self._tools.references(names)}
+        if unknown := [name for name in names if name not in known]:
+            raise _invalid("tools", f"there is no tool {unknown[0]!r}")
+        if model := data.get("llm_config", {}).get("model"):
+            self._check_model(model, "llm_config.model")
+
+    def _check_model(self, model: str, field: str) -> None:
+        try:
+            self._gateway.model(model)
+        except NotFoundError as error:
+            raise _invalid(field, error.message) from None
+
+    async def plan(self, record: AgentRecord, request: ChatRequest) -> Plan:
+        """Freeze a run of an agent.
+
+        Raises:
+            ValidationError: a field does not hold. NotAvailableError: a field asks for what this server does not offer.
+        """
+        for field in _NOT_BUILT:
+            if getattr(request, field):
+                raise _not_built(field)
+        config: dict[str, Any] = record.data.get("llm_config", {})
+        model = request.model or config.get("model") or await self._gateway.default_model()
+        self._check_model(model, "model")
+        sampling = {name: value for name in _SAMPLING if (value := _either(request, config, name)) is not None}
+        if request.reasoning_summary:
+            sampling["reasoning_summary"] = request.reasoning_summary
+        settings = {"client_timezone": request.client_timezone} if request.client_timezone else {}
+        return Plan(
+            agent_id=record.id,
+            agent_name=record.name,
+            model=model,
+            text=request.message,
+            user=self._user_message(request),
+            system=_system(record.data),
+            sampling=sampling,
+            tools=self._tools.references(self._selected(record, request)),
+            max_turns=request.max_turns or record.data.get("max_turns") or 10,
+            output=_output(request),
+            settings=settings,
+        )
+
+    def _selected(self, record: AgentRecord, request: ChatRequest) -> "list[str]":
+        own: list[str] = record.data.get("tools", [])
+        if request.selected_tools is None:
+            return own
+        if unknown := [name for name in request.selected_tools if name not in own]:
+            raise _invalid("selected_tools", f"{record.name} has no tool {unknown[0]!r}")
+        return [name for name in own if name in request.selected_tools]
+
+    def _user_message(self, request: ChatRequest) -> UserMessage:
+        """The message with its hidden context in front."""
+        hidden: list[str] = []
+        if request.client_timezone:
+            hidden.append(f"The user's time zone is {_zone(request.client_timezone).key}; it is {self._now(request)}.")
+        if request.session_context:
+            context = request.session_context
+            hidden.append(context if isinstance(context, str) else to_json(context).decode())
+        texts = [f"<system_context>\n{text}\n</system_context>" for text in hidden]
+        return UserMessage(parts=tuple(TextPart(text=text) for text in (*texts, request.message)))
+
+    def _now(self, request: ChatRequest) -> str:
+        moment: datetime = to_datetime(self._clock.micros()).astimezone(_zone(request.client_timezone or "UTC"))
+        return moment.strftime("%A, %Y-%m-%d %H:%M")
+
+
+def _replace(tx: Tx, agent_id: str, merge: Callable[[AgentRecord], AgentRecord]) -> AgentRecord:
+    record = store.by_id(tx, agent_id)
+    if record is None:
+        raise _unknown(agent_id)
+    changed = merge(record)
+    if not store.update(tx, changed):
+        raise _taken(changed.name)
+    return changed
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ValueError, OSError, LookupError):
+        raise _invalid("client_timezone", f"{name!r} is not an IANA time zone") from None
+
+
+def _either(request: ChatRequest, config: dict[str, Any], name: str) -> Any:
+    value = getattr(request, name)
+    return config.get(name) if value is None else value
+
+
+def _without_none(data: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in data.items() if value is not None}
+
+
+def _system(data: dict[str, Any]) -> tuple[str, ...]:
+    texts = [data.get(name) for name in ("system_prompt", "custom_instructions", "additional_context")]
+    joined = "\n\n".join(text for text in texts if text)
+    return (joined,) if joined else ()
+
+
+def _output(request: ChatRequest) -> OutputSpec | None:
+    if request.output_schema is None:
+        return None
+    schema = request.output_schema.schema_
+    if problem := schema_problem(schema):
+        raise _invalid("output_schema.schema", f"this is not a JSON Schema: {problem}")
+    return OutputSpec(name=request.output_schema.name, json_schema=schema)
+
+
+def agent_of(record: AgentRecord) -> Agent:
+    """An agent as listings show it."""
+    data = record.data
+    return Agent(
+        id=record.id,
+        name=record.name,
+        label=data.get("label"),
+        description=data.get("description"),
+        icon=data.get("icon"),
+        tool_count=len(data.get("tools", ())),
+        capabilities=Capabilities(
+            planning=data.get("enable_planning", False), reflection=data.get("enable_reflection", False)
+        ),
+        is_system_agent=data.get("is_system_agent", False),
+        created_by_user_id=data.get("created_by_user_id"),
+        created_at=to_datetime(record.created_at),
+        updated_at=to_datetime(record.updated_at),
+    )
+
+
+def config_of(record: AgentRecord) -> AgentConfig:
+    """An agent's configuration as the wire shows it."""
+    known = {name: value for name, value in record.data.items() if name in AgentConfig.model_fields}
+    return AgentConfig(**{**known, "id": record.id, "name": record.name, "tool_count": len(known.get("tools", ()))})
+
+
+def _unknown(agent_id: str) -> NotFoundError:
+    return NotFoundError(
+        f"there is no agent {agent_id!r}", hint="client.agents.list() shows those there are; ids are UUIDs, not names."
+    )
+
+
+def _taken(name: str) -> ConflictError:
+    return ConflictError(f"there is an agent named {name!r} already", details={"name": name})
+
+
+def _invalid(field: str, message: str) -> ValidationError:
+    return ValidationError(f"{field}: {message}", details=[{"field": field, "message": message}])
+
+
+def _not_built(field: str) -> NotAvailableError:
+    feature = _NOT_BUILT[field]
+    return NotAvailableError(
+        f"{field}: this server does not offer {feature}", details=[{"field": field, "message": f"needs {feature}"}]
+    )
