@@ -310,7 +310,9 @@ def api_error(
     Args:
         status: HTTP status. body: the decoded JSON body, or whatever came instead of one.
     """
-    envelope: Mapping[str, Any] = body["error"] if isinstance(body, dict) and isinstance(body.get("error"), dict) else {}
+    envelope: Mapping[str, Any] = (
+        body["error"] if isinstance(body, dict) and isinstance(body.get("error"), dict) else {}
+    )
     code = envelope.get("code")
     cls = _Registry.by_code.get(str(code)) or _Registry.by_status.get(status) or _family(status)
     message = envelope.get("message") or _plain(body) or f"the server answered with status {status}"

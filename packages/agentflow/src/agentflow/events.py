@@ -133,7 +133,8 @@ class ReasoningDelta(Event):
 
 class TextDiscarded(Event):
     """The text streamed since `since_seq` is void: the answer begins anew (the server was restarted, the model broke
-    off, or the answer had to be repaired)."""
+    off, or the answer had to be repaired).
+    """
 
     __slots__ = ()
 

@@ -39,7 +39,7 @@ def _part(row: Row) -> Part:
 
 def parts_of(tx: Tx, conversation_id: str, *, after: int = -1, thread: str | None = None) -> list[Part]:
     """The parts behind number `after`: of one thread (`""` is the conversation's own), or all of them."""
-    sql = f"SELECT {_COLUMNS} AND seq > :after"  # noqa: S608 - constants
+    sql = f"SELECT {_COLUMNS} AND seq > :after"
     if thread is not None:
         sql += " AND thread = :thread"
     rows = tx.all(sql + " ORDER BY seq", {"conversation": conversation_id, "after": after, "thread": thread})
@@ -49,7 +49,7 @@ def parts_of(tx: Tx, conversation_id: str, *, after: int = -1, thread: str | Non
 def last_part(tx: Tx, conversation_id: str, kind: str, thread: str) -> Part | None:
     """The newest part of a kind in a thread."""
     row = tx.one(
-        f"SELECT {_COLUMNS} AND kind = :kind AND thread = :thread ORDER BY seq DESC LIMIT 1",  # noqa: S608 - constants
+        f"SELECT {_COLUMNS} AND kind = :kind AND thread = :thread ORDER BY seq DESC LIMIT 1",
         {"conversation": conversation_id, "kind": kind, "thread": thread},
     )
     return _part(row) if row else None
@@ -58,7 +58,7 @@ def last_part(tx: Tx, conversation_id: str, kind: str, thread: str) -> Part | No
 def visible_parts(tx: Tx, conversation_id: str, *, limit: int, offset: int) -> tuple[list[Part], int]:
     """A page of the messages a person sees, oldest first, and how many there are."""
     key = {"conversation": conversation_id, "limit": limit, "offset": offset}
-    rows = tx.all(f"SELECT {_COLUMNS} AND visible = 1 ORDER BY seq LIMIT :limit OFFSET :offset", key)  # noqa: S608
+    rows = tx.all(f"SELECT {_COLUMNS} AND visible = 1 ORDER BY seq LIMIT :limit OFFSET :offset", key)
     count = tx.one(
         "SELECT COUNT(*) AS n FROM parts WHERE tenant = :tenant AND conversation_id = :conversation AND visible = 1",
         key,

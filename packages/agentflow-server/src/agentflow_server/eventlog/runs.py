@@ -73,7 +73,7 @@ def insert(tx: Tx, run: RunHeader) -> None:
 
 
 def _one(tx: Tx, tenant: str, where: str, params: dict[str, Any]) -> RunHeader | None:
-    row = tx.one(f"SELECT {_COLUMNS} AND {where}", {"tenant": tenant, **params})  # noqa: S608 - constants
+    row = tx.one(f"SELECT {_COLUMNS} AND {where}", {"tenant": tenant, **params})
     return header_of(tenant, row) if row else None
 
 
@@ -95,7 +95,7 @@ def by_message(tx: Tx, tenant: str, conversation_id: str, message_id: str) -> Ru
 def active_in(tx: Tx, tenant: str, conversation_id: str) -> list[RunHeader]:
     """The runs of a conversation that have not ended, oldest first."""
     rows = tx.all(
-        f"SELECT {_COLUMNS} AND conversation_id = :conversation"  # noqa: S608 - constants
+        f"SELECT {_COLUMNS} AND conversation_id = :conversation"
         " AND status IN ('queued', 'running', 'waiting') ORDER BY created_at, id",
         {"tenant": tenant, "conversation": conversation_id},
     )

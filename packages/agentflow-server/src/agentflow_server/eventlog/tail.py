@@ -6,6 +6,7 @@ its number.
 
 from agentflow_server.eventlog.events import StoredEvent
 from agentflow_server.eventlog.hub import Accept, Hub
+from agentflow_server.eventlog.runs import RunHeader
 from agentflow_server.storage import Database, Row, Tx
 
 _PAGE = 500
@@ -96,3 +97,23 @@ class Tail:
     def open(self, tenant: str, conversation_id: str, accept: Accept | None = None) -> Reader:
         """A reader of one conversation that sees the events `accept` lets through."""
         return Reader(self._db, self.hub, tenant, conversation_id, accept)
+
+
+def milestones(tx: Tx, conversation_id: str) -> list[StoredEvent]:
+    """Where the units of a conversation began and ended. `tx` is bound to the tenant."""
+    rows = tx.all(
+        "SELECT seq, type, call_id, root_call_id, data FROM events WHERE tenant = :tenant"
+        " AND conversation_id = :conversation AND type IN ('start', 'end', 'error') ORDER BY seq",
+        {"conversation": conversation_id},
+    )
+    return [_event(row) for row in rows]
+
+
+def read_run(tx: Tx, run: RunHeader) -> list[StoredEvent]:
+    """All events of a run and what it caused. `tx` is bound to the tenant."""
+    rows = tx.all(
+        "SELECT seq, type, call_id, root_call_id, data FROM events WHERE tenant = :tenant"
+        " AND conversation_id = :conversation AND seq >= :first AND root_call_id = :root ORDER BY seq",
+        {"conversation": run.conversation_id, "first": run.first_seq, "root": run.root_call_id},
+    )
+    return [_event(row) for row in rows]

@@ -17,6 +17,7 @@ from agentflow.errors import (
     NotAvailableError,
     NotFoundError,
 )
+
 from agentflow_server.gateway import catalogue
 from agentflow_server.gateway.catalogue import ModelInfo
 from agentflow_server.gateway.memo import Memo
@@ -112,9 +113,7 @@ class Gateway:
                 pause = error.retry_after or 0.25 * 2**attempt * random.uniform(0.8, 1.2)
                 await asyncio.sleep(pause)
 
-    async def _priced(
-        self, chunks: AsyncGenerator[Chunk, None], first: Chunk, model_id: str
-    ) -> AsyncIterator[Chunk]:
+    async def _priced(self, chunks: AsyncGenerator[Chunk, None], first: Chunk, model_id: str) -> AsyncIterator[Chunk]:
         yield self._price(first, model_id)
         async for chunk in chunks:
             yield self._price(chunk, model_id)
@@ -127,7 +126,9 @@ class Gateway:
     def _route(self, model_id: str) -> tuple[str, Provider, str]:
         name, _, model = model_id.partition("/")
         if not model:
-            raise NotFoundError(f"{model_id!r} is not a model: ids are written provider/model, for example openai/gpt-5")
+            raise NotFoundError(
+                f"{model_id!r} is not a model: ids are written provider/model, for example openai/gpt-5"
+            )
         provider = self._providers.get(name)
         if provider is None:
             endpoint = self._settings.endpoints.get(name)

@@ -6,9 +6,9 @@ Plain ASGI, so that it costs next to nothing and never stands between a stream a
 import logging
 import re
 
+from agentflow.errors import PayloadTooLargeError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agentflow.errors import PayloadTooLargeError
 from agentflow_server.http.envelope import error_response
 from agentflow_server.kit.ids import new_id
 

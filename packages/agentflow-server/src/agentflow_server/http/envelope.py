@@ -7,12 +7,6 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response
-from pydantic_core import to_json
-from starlette.exceptions import HTTPException
-
 from agentflow.errors import (
     APIError,
     BadRequestError,
@@ -20,6 +14,11 @@ from agentflow.errors import (
     NotFoundError,
     ValidationError,
 )
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
 
 logger = logging.getLogger(__name__)
 _PLACES = {"body", "query", "path", "header"}

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
+from agentflow.errors import AuthenticationError, PermissionDeniedError
 from fastapi import Depends, Request
 
-from agentflow.errors import AuthenticationError, PermissionDeniedError
 from agentflow_server.kit.settings import Settings, is_loopback
 
 Admit = Callable[["Caller"], Awaitable[None]]

@@ -5,12 +5,12 @@ A stream that is cut short by a shutdown has no terminal event, so its reader kn
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from agentflow.errors import UnavailableError
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from agentflow.errors import UnavailableError
 from agentflow_server.eventlog import Reader, StoredEvent
 
 RETRY = b"retry: 5000\n\n"
@@ -48,8 +48,9 @@ class EventStream(Response):
 
     Args:
         is_last: whether the stream ends behind this event. None: it never ends by itself.
-        frame: the bytes of an event.
-        first: frames to send before the reader is asked.
+        render: makes the bytes for what the reader brought (nothing, when it was rung), in place of the events' own
+            frames; None ends the stream.
+        first: makes the bytes to send before the reader is asked.
     """
 
     media_type = "text/event-stream"
@@ -61,15 +62,15 @@ class EventStream(Response):
         *,
         is_last: Callable[[StoredEvent], bool] | None,
         headers: Mapping[str, str],
-        frame: Callable[[StoredEvent], bytes] = StoredEvent.frame,
-        first: bytes = b"",
+        render: Callable[[Sequence[StoredEvent]], Awaitable[bytes | None]] | None = None,
+        first: Callable[[], Awaitable[bytes | None]] | None = None,
     ) -> None:
         super().__init__(None, 200, {"Cache-Control": "no-store", "X-Accel-Buffering": "no", **headers})
         del self.headers["content-length"]
         self._reader = reader
         self._streams = streams
         self._is_last = is_last
-        self._frame = frame
+        self._render = render
         self._first = first
         self._gone = False
 
@@ -78,16 +79,20 @@ class EventStream(Response):
         bell = _Bell(self._reader, self._streams.keep_alive)
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            await send({"type": "http.response.body", "body": RETRY + self._first, "more_body": True})
+            head = await self._first() if self._first is not None else None
+            await send({"type": "http.response.body", "body": RETRY + (head or b""), "more_body": True})
             while not (self._gone or self._streams.closing):
                 events = await self._reader.next()
-                if events:
+                body = await self._body(events)
+                if body is None:
+                    break
+                if body:
                     bell.spoken()
-                    await self._send(send, b"".join([self._frame(event) for event in events]))
-                    if self._is_last is not None and self._is_last(events[-1]):
-                        break
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
                 elif bell.due():
-                    await self._send(send, _KEEP_ALIVE)
+                    await send({"type": "http.response.body", "body": _KEEP_ALIVE, "more_body": True})
+                if events and self._is_last is not None and self._is_last(events[-1]):
+                    break
             if not self._gone:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
@@ -96,9 +101,10 @@ class EventStream(Response):
             self._reader.close()
             self._streams.open -= 1
 
-    async def _send(self, send: Send, body: bytes) -> None:
-        if body:
-            await send({"type": "http.response.body", "body": body, "more_body": True})
+    async def _body(self, events: Sequence[StoredEvent]) -> bytes | None:
+        if self._render is not None:
+            return await self._render(events)
+        return b"".join([event.frame() for event in events])
 
     async def _watch(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":

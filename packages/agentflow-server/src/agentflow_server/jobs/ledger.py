@@ -127,6 +127,16 @@ def next_due(tx: Tx) -> int | None:
     return row["at"] if row else None
 
 
+def backlog(tx: Tx, queue: str, most: int) -> int:
+    """How many jobs of this tenant wait in a queue, counted up to `most`. `tx` is bound to the tenant."""
+    row = tx.one(
+        "SELECT COUNT(*) AS n FROM (SELECT 1 FROM jobs WHERE tenant = :tenant AND queue = :queue"
+        " AND status IN ('ready', 'waiting') LIMIT :most) AS waiting",
+        {"queue": queue, "most": most},
+    )
+    return row["n"] if row else 0
+
+
 def renew(tx: Tx, *, owner: str, now: int, lease_until: int) -> list[tuple[str, str]]:
     """Lengthen the leases of all jobs of `owner`; returns (tenant, id) of those somebody asked to cancel."""
     rows = tx.all(
@@ -148,7 +158,7 @@ def settle(tx: Tx, job: Job, status: str, now: int, *, result: Any = None, error
     _own(
         tx,
         f"UPDATE jobs SET status = :status, lease_owner = NULL, result = :result, error = :error, dedupe_key = NULL,"
-        f" updated_at = :now WHERE {_OWNED}",  # noqa: S608 - constants
+        f" updated_at = :now WHERE {_OWNED}",
         {**_key(job), "status": status, "result": None if result is None else json.dumps(result), "error": error,
          "now": now},
     )  # fmt: skip

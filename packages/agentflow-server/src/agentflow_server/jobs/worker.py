@@ -54,7 +54,7 @@ class Worker:
         self._tasks: dict[tuple[str, str], asyncio.Task[Any]] = {}
         self._bell = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
-        self._stopping = False
+        self.stopping = False
 
     def register(self, kind: str, handler: Handler, *, queue: str = "default", concurrency: int = 8) -> None:
         """Let jobs of `kind` be run by `handler`; the queue runs at most `concurrency` at once."""
@@ -95,7 +95,7 @@ class Worker:
 
     async def stop(self, timeout: float) -> None:
         """Claim no more, interrupt every handler, and wait until they have let go of their jobs."""
-        self._stopping = True
+        self.stopping = True
         for loop in self._loops:
             loop.cancel()
         tasks = list(self._tasks.values())

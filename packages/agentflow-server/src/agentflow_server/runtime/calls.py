@@ -10,10 +10,9 @@ import uuid
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
-from agentflow_server.eventlog import Draft
+from agentflow_server.eventlog import Draft, runs
 from agentflow_server.gateway.messages import ToolCall, ToolMessage
 from agentflow_server.jobs import LeaseLostError, ledger
-from agentflow_server.eventlog import runs
 from agentflow_server.runtime.context import RunContext
 from agentflow_server.runtime.emitter import Emitter
 from agentflow_server.runtime.engine import Engine

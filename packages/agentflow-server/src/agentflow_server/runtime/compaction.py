@@ -6,9 +6,17 @@ The summary is a durable part of the thread; from then on the model sees it inst
 import json
 
 from agentflow.errors import ModelInterruptedError
+
 from agentflow_server.eventlog import PartDraft
 from agentflow_server.gateway import Completed, ModelRequest
-from agentflow_server.gateway.messages import AssistantMessage, Message, SystemMessage, TextPart, ToolMessage, UserMessage
+from agentflow_server.gateway.messages import (
+    AssistantMessage,
+    Message,
+    SystemMessage,
+    TextPart,
+    ToolMessage,
+    UserMessage,
+)
 from agentflow_server.runtime.context import RunContext
 from agentflow_server.runtime.emitter import Emitter
 from agentflow_server.runtime.engine import Engine

@@ -6,6 +6,7 @@ Called by the runner alone.
 from typing import Any
 
 from agentflow.errors import AgentFlowError, APIError
+
 from agentflow_server.eventlog import Draft, runs
 from agentflow_server.eventlog.runs import RunHeader
 from agentflow_server.gateway.messages import AssistantMessage
@@ -117,4 +118,11 @@ def error_content(error: AgentFlowError) -> dict[str, Any]:
             "hint": error.hint,
             "retryable": error.status in (429, 502, 503, 504),
         }
-    return {"code": "internal_error", "message": str(error), "status": 500, "details": None, "hint": None, "retryable": False}
+    return {
+        "code": "internal_error",
+        "message": str(error),
+        "status": 500,
+        "details": None,
+        "hint": None,
+        "retryable": False,
+    }

@@ -55,9 +55,7 @@ class Emitter:
         """An event of this run; `call_id` names a unit below the run, a tool call for example."""
         return draft(self._context, self._clock, type_, content, call_id=call_id, metadata=metadata, part=part)
 
-    def send(
-        self, drafts: Sequence[Draft], also: Callable[[Tx], None] | None = None
-    ) -> Awaitable[list[StoredEvent]]:
+    def send(self, drafts: Sequence[Draft], also: Callable[[Tx], None] | None = None) -> Awaitable[list[StoredEvent]]:
         """Append events; await the result to know that they, and what `also` wrote, are on disk."""
         if self._failure is not None:
             raise self._failure

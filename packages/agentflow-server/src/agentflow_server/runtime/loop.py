@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentflow.errors import ModelContextLengthError, ModelError
+
 from agentflow_server.eventlog import Draft
 from agentflow_server.gateway import Completed, ModelRequest
 from agentflow_server.gateway.messages import AssistantMessage, Message, SystemMessage, TextPart, UserMessage
@@ -78,9 +79,7 @@ class Loop:
         try:
             return await self.step.ask(self._request())
         except ModelContextLengthError:
-            shorter = await compact(
-                self._engine, self._context, self._emitter, self._state, self._history, force=True
-            )
+            shorter = await compact(self._engine, self._context, self._emitter, self._state, self._history, force=True)
             if not shorter:
                 raise
             return await self.step.ask(self._request())
@@ -136,7 +135,11 @@ class Loop:
         draft = self._emitter.draft
         events = await self._emitter.send(
             (
-                draft("usage", content, part=message_part(self._context, "agent_text", message, message.text, visible=False)),
+                draft(
+                    "usage",
+                    content,
+                    part=message_part(self._context, "agent_text", message, message.text, visible=False),
+                ),
                 draft(
                     "warning",
                     {"code": "output_repair", "message": problem},

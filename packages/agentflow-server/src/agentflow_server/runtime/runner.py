@@ -7,6 +7,7 @@ import asyncio
 import logging
 
 from agentflow.errors import AgentFlowError, InternalServerError
+
 from agentflow_server.eventlog import runs
 from agentflow_server.jobs import Job, LeaseLostError, Settled, ledger
 from agentflow_server.runtime.conclude import Conclusion
@@ -97,9 +98,7 @@ class Runner:
                 await emitter.send((), lambda tx: self._mark_running(tx, context))
             await emitter.discard_text("resumed", state.void_since)
             return
-        await emitter.send(
-            opening(context, self._engine.clock), lambda tx: self._mark_running(tx, context)
-        )
+        await emitter.send(opening(context, self._engine.clock), lambda tx: self._mark_running(tx, context))
         state.begun = True
 
     def _mark_running(self, tx: Tx, context: RunContext) -> None:

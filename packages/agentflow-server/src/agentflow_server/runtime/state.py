@@ -55,7 +55,9 @@ class RunState:
             self.cost = (self.cost or 0.0) + cost
 
 
-def usage_content(completed: Completed, state: RunState, *, purpose: str = "answer", repair: bool = False) -> dict[str, Any]:
+def usage_content(
+    completed: Completed, state: RunState, *, purpose: str = "answer", repair: bool = False
+) -> dict[str, Any]:
     """The content of a `usage` event: what one model call used, and what the fold needs to know of it."""
     return {
         "purpose": purpose,

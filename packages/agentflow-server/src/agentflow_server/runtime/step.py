@@ -5,6 +5,7 @@ far is void.
 """
 
 from agentflow.errors import ModelInterruptedError
+
 from agentflow_server.gateway import Completed, Gateway, ModelRequest, ReasoningChunk, TextChunk
 from agentflow_server.kit.clock import Clock
 from agentflow_server.runtime.context import RunContext

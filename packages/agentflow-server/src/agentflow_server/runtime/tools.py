@@ -76,9 +76,7 @@ class Suspended(Exception):  # noqa: N818 - a control flow, not a failure
         answered: looks, in that same unit, whether the answer has come in the meantime: then the run goes on at once.
     """
 
-    def __init__(
-        self, announce: Sequence[Draft], also: Callable[[Tx], None], answered: Callable[[Tx], bool]
-    ) -> None:
+    def __init__(self, announce: Sequence[Draft], also: Callable[[Tx], None], answered: Callable[[Tx], bool]) -> None:
         super().__init__("the run waits")
         self.announce = announce
         self.also = also

@@ -37,7 +37,9 @@ def upgrade_database(settings: Settings) -> None:
 
 def _upgraded(settings: Settings) -> tuple[Path, IO[str]]:
     if settings.database_url is not None:
-        raise SettingsError("AGENTFLOW_DATABASE_URL: this version runs on its embedded database only; unset the variable")
+        raise SettingsError(
+            "AGENTFLOW_DATABASE_URL: this version runs on its embedded database only; unset the variable"
+        )
     folder = settings.data
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

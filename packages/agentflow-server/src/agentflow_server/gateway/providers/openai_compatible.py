@@ -11,9 +11,9 @@ from contextlib import aclosing
 from typing import Any
 
 import httpx2
+from agentflow.errors import ModelBadRequestError, ModelInterruptedError, ModelTimeoutError, ModelUnavailableError
 from pydantic_core import from_json, to_json
 
-from agentflow.errors import ModelBadRequestError, ModelInterruptedError, ModelTimeoutError, ModelUnavailableError
 from agentflow_server.gateway.failures import provider_error
 from agentflow_server.gateway.memo import Memo
 from agentflow_server.gateway.messages import (
@@ -89,7 +89,9 @@ class OpenAICompatible:
         url, headers = self._target(model)
         answer = _Answer(f"{self._name}/{model}")
         try:
-            async with self._http().stream("POST", url, content=self._body(request, model), headers=headers) as response:
+            async with self._http().stream(
+                "POST", url, content=self._body(request, model), headers=headers
+            ) as response:
                 answer.request_id = response.headers.get("x-request-id")
                 if response.status_code != 200:
                     raise await self._refusal(response)
@@ -164,7 +166,9 @@ class OpenAICompatible:
         url, headers = self._target("")
         try:
             response = await self._http().get(
-                url.replace("/chat/completions", "/models"), headers={**headers, "Accept": "application/json"}, timeout=3.0
+                url.replace("/chat/completions", "/models"),
+                headers={**headers, "Accept": "application/json"},
+                timeout=3.0,
             )
             return [str(item["id"]) for item in response.json()["data"]] if response.status_code == 200 else []
         except (httpx2.HTTPError, ValueError, KeyError, TypeError):
@@ -252,9 +256,7 @@ class _Answer:
             raise ModelInterruptedError(f"{self._model} failed while it answered: {str(told)[:300]}")
         return frame
 
-    def _less_common(
-        self, delta: dict[str, Any], text: list[str], reasoning: list[str], others: list[Chunk]
-    ) -> None:
+    def _less_common(self, delta: dict[str, Any], text: list[str], reasoning: list[str], others: list[Chunk]) -> None:
         if thought := delta.get("reasoning_content") or delta.get("reasoning"):
             reasoning.append(thought if isinstance(thought, str) else "")
         if refusal := delta.get("refusal"):

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from typing import Any, cast
 
 import httpx2
+from agentflow.errors import ModelBadRequestError, ModelInterruptedError, ModelUnavailableError
 from pydantic_ai import messages as theirs
 from pydantic_ai.exceptions import ModelAPIError, ModelHTTPError, UnexpectedModelBehavior
 from pydantic_ai.models import Model, ModelRequestParameters
@@ -12,7 +13,6 @@ from pydantic_ai.output import OutputObjectDefinition
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
-from agentflow.errors import ModelBadRequestError, ModelInterruptedError, ModelUnavailableError
 from agentflow_server.gateway.failures import provider_error
 from agentflow_server.gateway.messages import (
     AssistantMessage,
@@ -43,9 +43,7 @@ class PydanticAI:
     def __init__(self, name: str, endpoint: Endpoint, settings: GatewaySettings) -> None:
         self._name = name
         self._endpoint = endpoint
-        self._http = httpx2.AsyncClient(
-            timeout=httpx2.Timeout(settings.idle_timeout, connect=settings.connect_timeout)
-        )
+        self._http = httpx2.AsyncClient(timeout=httpx2.Timeout(settings.idle_timeout, connect=settings.connect_timeout))
         self._models: dict[str, Model[Any]] = {}
 
     def _model(self, name: str) -> "Model[Any]":

@@ -21,6 +21,7 @@ from agentflow.errors import (
     ModelTimeoutError,
     ModelUnavailableError,
 )
+
 from agentflow_server.gateway.messages import (
     AssistantMessage,
     DocumentPart,
@@ -41,9 +42,7 @@ from agentflow_server.gateway.stream import Chunk, Completed, ReasoningChunk, Te
 _DIRECTIVE = re.compile(r"\[\[(tool|say|words|delay|fail|json|reason)\s+(.*?)\]\](?!\])", re.DOTALL)
 _WORD = re.compile(r"[^\W_]{3,}")
 _COMMON = frozenset(
-    "the and for with that this you your what which who how are was were does did can could will would have has had from"
-    " into about please tell give show list there their them they our not any all its out into over than then who's"
-    " current currently get gets".split()
+    ["the", "and", "for", "with", "that", "this", "you", "your", "what", "which", "who", "how", "are", "was", "were", "does", "did", "can", "could", "will", "would", "have", "has", "had", "from", "into", "about", "please", "tell", "give", "show", "list", "there", "their", "them", "they", "our", "not", "any", "all", "its", "out", "into", "over", "than", "then", "who's", "current", "currently", "get", "gets"]
 )
 _FAILURES: dict[str, type[ModelError]] = {
     "auth": ModelAuthError,

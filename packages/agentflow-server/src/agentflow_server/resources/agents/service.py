@@ -5,11 +5,11 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from pydantic_core import to_json
-
 from agentflow.errors import ConflictError, NotAvailableError, NotFoundError, ValidationError
 from agentflow.types.agents import Agent, AgentConfig, AgentCreate, AgentPage, AgentStats, AgentUpdate, Capabilities
 from agentflow.types.runs import ChatRequest
+from pydantic_core import to_json
+
 from agentflow_server.gateway import Gateway
 from agentflow_server.gateway.messages import TextPart, UserMessage
 from agentflow_server.http.identity import Caller

@@ -37,7 +37,7 @@ def insert(tx: Tx, agent: AgentRecord) -> bool:
 
 
 def by_id(tx: Tx, agent_id: str) -> AgentRecord | None:
-    row = tx.one(f"SELECT {_COLUMNS} AND id = :id", {"id": agent_id})  # noqa: S608 - constants
+    row = tx.one(f"SELECT {_COLUMNS} AND id = :id", {"id": agent_id})
     return _record(row) if row else None
 
 
@@ -45,7 +45,7 @@ def page(tx: Tx, *, name: str | None, limit: int, offset: int) -> tuple[list[Age
     """A page of agents by age, and how many there are; `name` must match exactly."""
     where = " AND name = :name" if name is not None else ""
     key = {"name": name, "limit": limit, "offset": offset}
-    rows = tx.all(f"SELECT {_COLUMNS}{where} ORDER BY created_at, id LIMIT :limit OFFSET :offset", key)  # noqa: S608
+    rows = tx.all(f"SELECT {_COLUMNS}{where} ORDER BY created_at, id LIMIT :limit OFFSET :offset", key)
     total = tx.one(f"SELECT COUNT(*) AS n FROM agents WHERE tenant = :tenant{where}", key)  # noqa: S608
     return [_record(row) for row in rows], total["n"] if total else 0
 
@@ -69,6 +69,8 @@ def delete(tx: Tx, agent_id: str) -> bool:
 def add_tenant(tx: Tx, now: int) -> bool:
     """Note that the tenant exists; False if it was known."""
     return (
-        tx.execute("INSERT INTO tenants (tenant, created_at) VALUES (:tenant, :now) ON CONFLICT DO NOTHING", {"now": now})
+        tx.execute(
+            "INSERT INTO tenants (tenant, created_at) VALUES (:tenant, :now) ON CONFLICT DO NOTHING", {"now": now}
+        )
         == 1
     )

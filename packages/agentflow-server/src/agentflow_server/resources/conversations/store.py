@@ -76,17 +76,23 @@ def insert(tx: Tx, conversation: ConversationRecord) -> bool:
 
 def by_id(tx: Tx, conversation_id: str, user_id: str) -> ConversationRecord | None:
     row = tx.one(
-        f"SELECT {_COLUMNS} AND id = :id AND user_id = :user",  # noqa: S608 - constants
+        f"SELECT {_COLUMNS} AND id = :id AND user_id = :user",
         {"id": conversation_id, "user": user_id},
     )
     return _record(row) if row else None
+
+
+def owner(tx: Tx, conversation_id: str) -> str | None:
+    """Whose conversation it is, or None if there is none."""
+    row = tx.one("SELECT user_id FROM conversations WHERE tenant = :tenant AND id = :id", {"id": conversation_id})
+    return row["user_id"] if row else None
 
 
 def page(tx: Tx, filters: Filters, *, limit: int, offset: int) -> tuple[list[ConversationRecord], int]:
     """A page of conversations, the most recently used first, and how many match."""
     where, params = _where(filters)
     rows = tx.all(
-        f"SELECT {_COLUMNS}{where} ORDER BY updated_at DESC, id DESC LIMIT :limit OFFSET :offset",  # noqa: S608
+        f"SELECT {_COLUMNS}{where} ORDER BY updated_at DESC, id DESC LIMIT :limit OFFSET :offset",
         {**params, "limit": limit, "offset": offset},
     )
     total = tx.one(f"SELECT COUNT(*) AS n FROM conversations WHERE tenant = :tenant{where}", params)  # noqa: S608

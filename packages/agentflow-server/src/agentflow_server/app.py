@@ -1,0 +1,117 @@
+"""Puts the server together. The only place that knows every part; nothing here decides anything."""
+
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from fastapi import APIRouter, FastAPI
+from starlette.types import ASGIApp
+
+from agentflow_server.eventlog import EventLog, Hub, Tail
+from agentflow_server.gateway import Gateway, GatewaySettings
+from agentflow_server.gateway.gateway import Provider
+from agentflow_server.http import envelope
+from agentflow_server.http.doorman import Doorman
+from agentflow_server.http.identity import Identity
+from agentflow_server.http.sse import Streams
+from agentflow_server.jobs import Worker, ledger
+from agentflow_server.kit.clock import Clock, SystemClock
+from agentflow_server.kit.settings import Settings
+from agentflow_server.resources.agents import routes as agents_routes
+from agentflow_server.resources.agents.service import AgentsService
+from agentflow_server.resources.cancellations import routes as cancellations_routes
+from agentflow_server.resources.cancellations.service import CancellationsService
+from agentflow_server.resources.conversations import follow as conversations_follow
+from agentflow_server.resources.conversations import routes as conversations_routes
+from agentflow_server.resources.conversations.service import ConversationsService
+from agentflow_server.resources.models import routes as models_routes
+from agentflow_server.resources.models.service import ModelsService
+from agentflow_server.resources.runs import routes as runs_routes
+from agentflow_server.resources.runs.service import RunsService
+from agentflow_server.resources.system import routes as system_routes
+from agentflow_server.resources.system.service import SystemService, server_version
+from agentflow_server.resources.tools.service import ToolsService
+from agentflow_server.runtime.control import Control
+from agentflow_server.runtime.engine import Engine
+from agentflow_server.runtime.history import Histories
+from agentflow_server.runtime.runner import KIND, QUEUE, Runner
+from agentflow_server.storage import open_database
+
+
+@dataclass(slots=True)
+class Server:
+    """A server that is ready to be served: its ASGI app, and how to tell it that it will stop."""
+
+    app: ASGIApp
+    begin_shutdown: Callable[[], None]
+
+
+def create_server(
+    settings: Settings,
+    *,
+    gateway_settings: GatewaySettings | None = None,
+    providers: Mapping[str, Provider] | None = None,
+    clock: Clock | None = None,
+) -> Server:
+    """Open the database and build the app. Work begins with the app's lifespan.
+
+    Args:
+        gateway_settings: which model providers are configured; read from the environment by default.
+        providers: further model providers by name, for tests and extensions.
+
+    Raises:
+        SettingsError: a setting cannot be used, or the data folder is in use.
+    """
+    clock = clock or SystemClock()
+    gateway = Gateway(gateway_settings or GatewaySettings.from_env(os.environ), providers)
+    db, unlock = open_database(settings)
+    hub = Hub()
+    log, tail = EventLog(db, hub, clock.micros), Tail(db, hub)
+    worker = Worker(db, clock, lease_seconds=settings.lease_seconds)
+    tools = ToolsService(clock)
+    engine = Engine(db, log, gateway, tools, Histories(db), worker, clock, (conversations_follow.follower(clock),))
+    runner = Runner(engine)
+    worker.register(KIND, runner.handle, queue=QUEUE, concurrency=settings.max_concurrent_runs)
+    control = Control(db, worker, clock)
+    agents = AgentsService(db, clock, gateway, tools)
+    conversations = ConversationsService(db, clock, tail, control, gateway, agents)
+    runs = RunsService(db, clock, settings, log, tail, worker, runner, agents)
+    system = SystemService(settings, db, gateway)
+    streams = Streams(settings.max_streams, settings.keep_alive_seconds)
+
+    def begin_shutdown() -> None:
+        system.stopping = streams.closing = worker.stopping = True
+        hub.ring_all()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await db.write(ledger.abandon_leases)
+        worker.start()
+        try:
+            yield
+        finally:
+            begin_shutdown()
+            await worker.stop(settings.shutdown_seconds)
+            await gateway.aclose()
+            await db.close()
+            unlock()
+
+    app = FastAPI(title="AgentFlow", version=server_version(), lifespan=lifespan)
+    envelope.install(app)
+    app.state.identity = Identity(settings, agents.admit)
+    _include(
+        app,
+        agents_routes.router(agents),
+        runs_routes.router(runs, streams),
+        conversations_routes.router(conversations, streams),
+        cancellations_routes.router(CancellationsService(db, control)),
+        models_routes.router(ModelsService(gateway)),
+    )
+    app.include_router(system_routes.router(system))
+    return Server(Doorman(app, settings.max_body_bytes), begin_shutdown)
+
+
+def _include(app: FastAPI, *rooms: APIRouter) -> None:
+    for room in rooms:
+        app.include_router(room, prefix="/api/v1")

@@ -1,0 +1,71 @@
+"""HTTP of the agents room."""
+
+from typing import Annotated
+
+from agentflow.types.agents import (
+    Agent,
+    AgentConfig,
+    AgentConfigUpdate,
+    AgentCreate,
+    AgentPage,
+    AgentStats,
+    AgentUpdate,
+)
+from fastapi import APIRouter, Query, Response
+
+from agentflow_server.http.identity import CurrentCaller
+from agentflow_server.http.pages import Limit, Offset
+from agentflow_server.resources.agents.service import AgentsService, agent_of, config_of
+
+
+def router(service: AgentsService) -> APIRouter:
+    """The room's routes."""
+    routes = APIRouter(tags=["agents"])
+
+    @routes.get("/agents")
+    async def list_agents(
+        caller: CurrentCaller,
+        limit: Limit = 50,
+        offset: Offset = 0,
+        name: Annotated[str | None, Query(min_length=1, max_length=200)] = None,
+    ) -> AgentPage:
+        """The tenant's agents, oldest first; `name` finds one exactly."""
+        return await service.list(caller, name=name, limit=limit, offset=offset)
+
+    @routes.get("/agents/stats")
+    async def stats(caller: CurrentCaller) -> AgentStats:
+        """How many agents and tools there are."""
+        return await service.stats(caller)
+
+    @routes.post("/agents", status_code=201)
+    async def create(caller: CurrentCaller, body: AgentCreate) -> Agent:
+        """Add an agent."""
+        return await service.create(caller, body)
+
+    @routes.get("/agent/{agent_id}")
+    async def retrieve(caller: CurrentCaller, agent_id: str) -> Agent:
+        """One agent."""
+        return await service.retrieve(caller, agent_id)
+
+    @routes.patch("/agent/{agent_id}")
+    async def update(caller: CurrentCaller, agent_id: str, body: AgentUpdate) -> Agent:
+        """Change an agent; what is left out stays."""
+        return agent_of(await service.update(caller, agent_id, body))
+
+    @routes.delete("/agent/{agent_id}", status_code=204)
+    async def delete(caller: CurrentCaller, agent_id: str) -> Response:
+        """Remove an agent."""
+        await service.delete(caller, agent_id)
+        return Response(status_code=204)
+
+    @routes.get("/agent/{agent_id}/config")
+    async def config(caller: CurrentCaller, agent_id: str) -> AgentConfig:
+        """An agent's whole configuration."""
+        return await service.config(caller, agent_id)
+
+    @routes.patch("/agent/{agent_id}/config")
+    async def update_config(caller: CurrentCaller, agent_id: str, body: AgentConfigUpdate) -> AgentConfig:
+        """Change an agent's configuration; what is left out stays."""
+        return config_of(await service.update(caller, agent_id, body))
+
+    return routes

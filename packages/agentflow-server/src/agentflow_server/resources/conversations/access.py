@@ -1,0 +1,35 @@
+"""What the runs room does with a conversation inside its own transaction: is it the caller's, and note that it is used."""
+
+from agentflow.types.runs import RunOptions
+
+from agentflow_server.eventlog.runs import RunHeader
+from agentflow_server.resources.conversations import store
+from agentflow_server.resources.conversations.service import derived_title, unknown
+from agentflow_server.storage import Tx
+
+
+def require_own(tx: Tx, conversation_id: str, user_id: str) -> None:
+    """Refuse a conversation that somebody else has; one that nobody has is fine.
+
+    Raises:
+        NotFoundError: it is somebody else's.
+    """
+    if store.owner(tx, conversation_id) not in (None, user_id):
+        raise unknown(conversation_id)
+
+
+def use(tx: Tx, run: RunHeader, *, text: str, source: RunOptions) -> None:
+    """Make the run's conversation if there is none, name it after its first message, and count the message."""
+    record = store.by_id(tx, run.conversation_id, run.user_id)
+    if record is None:
+        store.insert(
+            tx,
+            store.ConversationRecord(
+                run.conversation_id, run.user_id, run.agent_id, derived_title(text), source.source, source.source_id,
+                source.source_metadata or {}, 1, run.created_at, run.created_at,
+            ),
+        )  # fmt: skip
+        return
+    if record.title is None:
+        store.update(tx, record.id, title=derived_title(text), metadata=record.metadata, now=run.created_at)
+    store.touch(tx, run.tenant, record.id, messages=1, now=run.created_at)

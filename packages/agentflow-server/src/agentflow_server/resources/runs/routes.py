@@ -1,0 +1,71 @@
+"""HTTP of the runs room: the chat route, and runs by their id."""
+
+from typing import Annotated
+
+from agentflow.types.runs import ChatRequest, Run, RunResult
+from fastapi import APIRouter, Header, Response
+from pydantic_core import to_json
+
+from agentflow_server.http.identity import CurrentCaller
+from agentflow_server.http.pages import resume_point
+from agentflow_server.http.sse import EventStream, Streams
+from agentflow_server.resources.runs.service import Followed, RunsService, is_last
+
+_STREAM = {
+    200: {
+        "description": "the run's events (`stream`: true), or its result",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}, "application/json": {}},
+    }
+}
+
+
+def router(service: RunsService, streams: Streams) -> APIRouter:
+    """The room's routes."""
+    routes = APIRouter(tags=["runs"])
+
+    @routes.post("/agent/{agent_id}/chat", response_model=RunResult, responses=_STREAM)
+    async def chat(caller: CurrentCaller, agent_id: str, body: ChatRequest) -> Response:
+        """Run an agent. Streams its events, unless `stream` is false."""
+        if body.stream:
+            streams.enter()
+            try:
+                followed = await service.chat(caller, agent_id, body)
+            except BaseException:
+                streams.open -= 1
+                raise
+            return _stream(followed, streams)
+        followed = await service.chat(caller, agent_id, body)
+        result = await service.outcome(followed, verbose=body.verbose)
+        content = to_json(dict(result))
+        return Response(content, media_type="application/json", headers=_headers(followed))
+
+    @routes.get("/runs/{run_id}")
+    async def retrieve(caller: CurrentCaller, run_id: str) -> Run:
+        """A run: where it stands, how it ended."""
+        return await service.retrieve(caller, run_id)
+
+    @routes.get("/runs/{run_id}/stream", response_class=EventStream, responses=_STREAM)
+    async def stream(
+        caller: CurrentCaller,
+        run_id: str,
+        verbose: bool = False,
+        last_event_id: Annotated[str | None, Header()] = None,
+    ) -> Response:
+        """A run's events, from behind `Last-Event-ID` on: how a stream is resumed."""
+        followed = await service.follow(caller, run_id, resume_point(last_event_id), verbose=verbose)
+        try:
+            streams.enter()
+        except BaseException:
+            followed.reader.close()
+            raise
+        return _stream(followed, streams)
+
+    return routes
+
+
+def _headers(followed: Followed) -> dict[str, str]:
+    return {"X-Run-ID": followed.run.id, "X-Conversation-ID": followed.run.conversation_id}
+
+
+def _stream(followed: Followed, streams: Streams) -> EventStream:
+    return EventStream(followed.reader, streams, is_last=is_last(followed.run), headers=_headers(followed))

@@ -1,0 +1,297 @@
+"""Starts runs, finds them again, and shows them to readers. Owns run headers; the work itself is the runtime's.
+
+A run is accepted in one transaction: de-duplication, conversation, header, job and first events stand or fall together.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+from agentflow.errors import (
+    APIError,
+    ConflictError,
+    NotFoundError,
+    PayloadTooLargeError,
+    UnavailableError,
+    ValidationError,
+    api_error,
+)
+from agentflow.types.runs import ChatRequest, Run, RunResult
+from pydantic_core import to_json
+
+from agentflow_server.eventlog import EventLog, Reader, Scope, StoredEvent, Tail, runs
+from agentflow_server.eventlog.log import head
+from agentflow_server.eventlog.runs import RunHeader
+from agentflow_server.eventlog.tail import read_run
+from agentflow_server.http.identity import Caller
+from agentflow_server.jobs import NewJob, Worker, ledger
+from agentflow_server.kit.clock import Clock, to_datetime
+from agentflow_server.kit.ids import new_id
+from agentflow_server.kit.settings import Settings
+from agentflow_server.resources.agents.service import AgentsService
+from agentflow_server.resources.conversations import access
+from agentflow_server.runtime.context import RunContext
+from agentflow_server.runtime.opening import opening
+from agentflow_server.runtime.plan import Plan
+from agentflow_server.runtime.runner import KIND, QUEUE, Runner
+from agentflow_server.storage import Database, Tx
+
+_NOT_PART_OF_IT = {"stream", "verbose", "call_id"}
+_HIDDEN = frozenset({"user", "usage"})
+_FOR_EVERYBODY = (
+    "approval_", "question_", "artifact_", "background_task", "plan", "reflection", "retrieval",
+)  # fmt: skip
+_QUEUE_FACTOR = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A run and a reader of its events."""
+
+    run: RunHeader
+    reader: Reader
+
+
+class RunsService:
+    """The runs room."""
+
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        settings: Settings,
+        log: EventLog,
+        tail: Tail,
+        worker: Worker,
+        runner: Runner,
+        agents: AgentsService,
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self._settings = settings
+        self._log = log
+        self._tail = tail
+        self._worker = worker
+        self._runner = runner
+        self._agents = agents
+
+    async def chat(self, caller: Caller, agent_id: str, request: ChatRequest) -> Followed:
+        """Start a run, or find the one this very message has started before.
+
+        Raises:
+            NotFoundError: no such agent; a conversation of somebody else. ConflictError: the message id or the call id
+            was used for something else. ValidationError, PayloadTooLargeError: the request does not hold.
+            UnavailableError: too much is running.
+        """
+        self._check_message(request.message)
+        agent = await self._agents.record(caller, agent_id)
+        plan = await self._agents.plan(agent, request)
+        run = self._header(caller, plan, request)
+        reader = self._tail.open(caller.tenant, run.conversation_id, view(run, request))
+        try:
+            accepted, context, events = await self._db.tenant(caller.tenant).write(
+                lambda tx: self._accept(tx, caller, run, plan, request)
+            )
+        except BaseException:
+            reader.close()
+            raise
+        if accepted.id != run.id:
+            reader.close()
+            return self._followed(accepted, request, -1)
+        reader.start_now()
+        if events:
+            self._log.publish(_scope(run), events)
+        if context is not None:
+            self._runner.accept(context)
+        else:
+            self._worker.ring()
+        return Followed(accepted, reader)
+
+    def _check_message(self, message: str) -> None:
+        if not message.strip():
+            raise _invalid("message", "must not be empty")
+        limit = self._settings.max_message_chars
+        if len(message) > limit:
+            raise PayloadTooLargeError(
+                f"message: has {len(message)} characters; at most {limit} are accepted",
+                details={"limit": limit},
+                hint="Upload long content, or split it over several messages.",
+            )
+
+    def _header(self, caller: Caller, plan: Plan, request: ChatRequest) -> RunHeader:
+        now = self._clock.micros()
+        body = request.model_dump(mode="json", exclude=_NOT_PART_OF_IT, exclude_none=True, by_alias=True)
+        digest = hashlib.sha256(to_json([plan.agent_id, sorted(body.items())])).hexdigest()
+        call_id = request.call_id or new_id()
+        return RunHeader(
+            tenant=caller.tenant, id=new_id(), conversation_id=request.conversation_id or new_id(),
+            message_id=request.message_id or new_id(), agent_id=plan.agent_id, user_id=caller.user_id,
+            call_id=call_id, root_call_id=call_id, parent_run_id=None, status="running", body_hash=digest,
+            plan=plan.model_dump_json(), result=None, error=None, first_seq=0, created_at=now, updated_at=now,
+        )  # fmt: skip
+
+    def _accept(
+        self, tx: Tx, caller: Caller, run: RunHeader, plan: Plan, request: ChatRequest
+    ) -> tuple[RunHeader, RunContext | None, list[StoredEvent]]:
+        """The transaction that makes a run exist."""
+        if request.conversation_id is not None:
+            access.require_own(tx, run.conversation_id, caller.user_id)
+            if (existing := runs.by_message(tx, run.tenant, run.conversation_id, run.message_id)) is not None:
+                return _same(existing, run), None, []
+        if request.call_id is not None and runs.by_call(tx, run.tenant, run.call_id) is not None:
+            raise ConflictError(f"call_id: {run.call_id!r} was used for another run")
+        access.use(tx, run, text=plan.text, source=request)
+        waits = any(other.is_root for other in runs.active_in(tx, run.tenant, run.conversation_id))
+        free = self._worker.free(QUEUE) > 0
+        if not free:
+            self._check_queue(tx)
+        started = not waits and free
+        run = _placed(run, "running" if started else "queued", head(tx, run.conversation_id))
+        runs.insert(tx, run)
+        job = self._job(run, started=started, waits=waits)
+        ledger.enqueue(tx, job, run.created_at)
+        if not started:
+            return run, None, []
+        context = RunContext(run, plan, ledger.born_claimed(job))
+        return run, context, self._log.record(tx, _scope(run), opening(context, self._clock))
+
+    def _job(self, run: RunHeader, *, started: bool, waits: bool) -> NewJob:
+        return NewJob(
+            tenant=run.tenant,
+            kind=KIND,
+            queue=QUEUE,
+            payload={"run_id": run.id},
+            id=run.id,
+            status="waiting" if waits else "ready",
+            owner=self._worker.owner if started else None,
+            lease_until=self._worker.lease_until(),
+            max_attempts=1_000,
+        )
+
+    def _check_queue(self, tx: Tx) -> None:
+        limit = self._settings.max_concurrent_runs * _QUEUE_FACTOR
+        if ledger.backlog(tx, QUEUE, limit) >= limit:
+            raise UnavailableError("too many runs are waiting for their turn", retry_after=2.0)
+
+    async def retrieve(self, caller: Caller, run_id: str) -> Run:
+        """A run's header.
+
+        Raises:
+            NotFoundError: the caller has no such run.
+        """
+        return run_of(await self.header(caller, run_id))
+
+    async def header(self, caller: Caller, run_id: str) -> RunHeader:
+        """The stored header; raises as `retrieve`."""
+        run = await self._db.read(lambda tx: runs.by_id(tx, caller.tenant, run_id))
+        if run is None or run.user_id != caller.user_id:
+            raise NotFoundError(f"there is no run {run_id!r}")
+        return run
+
+    async def follow(self, caller: Caller, run_id: str, after: int | None, *, verbose: bool) -> Followed:
+        """Read a run's events from behind number `after`; its last event is always among them."""
+        run = await self.header(caller, run_id)
+        last = await self._db.read(lambda tx: runs.terminal_seq(tx, run))
+        start = -1 if after is None else after
+        if last is not None:
+            start = min(start, last - 1)
+        return self._followed(run, ChatRequest(message="-", verbose=verbose), start)
+
+    def _followed(self, run: RunHeader, request: ChatRequest, after: int) -> Followed:
+        reader = self._tail.open(run.tenant, run.conversation_id, view(run, request))
+        reader.start_after(max(after, run.first_seq - 1))
+        return Followed(run, reader)
+
+    async def outcome(self, followed: Followed, *, verbose: bool) -> RunResult:
+        """Wait for a run to end.
+
+        Raises:
+            APIError: the run failed; the error is the one its stream ends with.
+        """
+        run, reader = followed.run, followed.reader
+        try:
+            while True:
+                events = await reader.next()
+                if events and is_last(run)(events[-1]):
+                    break
+                if self._worker.stopping:
+                    raise UnavailableError("the server is restarting; the run goes on", retry_after=1.0)
+        finally:
+            reader.close()
+        final = json.loads(events[-1].data)
+        if events[-1].type == "error":
+            raise failure(final["content"])
+        result = RunResult.model_construct(**final["content"])
+        if verbose:
+            shown = view(run, ChatRequest(message="-", verbose=True))
+            found = await self._db.tenant(run.tenant).scan(lambda tx: read_run(tx, run))
+            result.events = [json.loads(event.data) for event in found if shown(event)]
+        return result
+
+
+def is_last(run: RunHeader) -> "Any":
+    """Whether an event is the one a run's stream ends with."""
+    call_id = run.call_id
+    return lambda event: event.call_id == call_id and event.type in ("end", "error")
+
+
+def view(run: RunHeader, request: ChatRequest) -> "Any":
+    """Which events of its conversation a reader of this run sees: only the last, the agent's own, or all."""
+    root = run.root_call_id
+    if not request.stream:
+        return is_last(run)
+    if request.verbose:
+        return lambda event: event.root_call_id == root and event.type != "user"
+
+    def shown(event: StoredEvent) -> bool:
+        if event.root_call_id != root:
+            return False
+        if event.call_id == root:
+            return event.type not in _HIDDEN
+        return event.type.startswith(_FOR_EVERYBODY)
+
+    return shown
+
+
+def failure(content: dict[str, Any]) -> APIError:
+    """The error a failed run's last event describes."""
+    return api_error(int(content.get("status") or 500), {"error": content})
+
+
+def run_of(run: RunHeader) -> Run:
+    """A header as the wire shows it."""
+    return Run(
+        id=run.id,
+        status=run.status,
+        agent_id=run.agent_id,
+        conversation_id=run.conversation_id,
+        message_id=run.message_id,
+        call_id=run.call_id,
+        root_call_id=run.root_call_id,
+        created_at=to_datetime(run.created_at),
+        updated_at=to_datetime(run.updated_at),
+        result=RunResult.model_validate(run.result) if run.result else None,
+        error=run.error,
+    )
+
+
+def _same(existing: RunHeader, run: RunHeader) -> RunHeader:
+    if existing.body_hash != run.body_hash:
+        raise ConflictError(
+            f"message_id: {run.message_id!r} was sent before with another body",
+            hint="Use a new message_id for a new message; repeat one only to retry the same request.",
+        )
+    return existing
+
+
+def _placed(run: RunHeader, status: str, first_seq: int) -> RunHeader:
+    return replace(run, status=status, first_seq=first_seq)
+
+
+def _scope(run: RunHeader) -> Scope:
+    return Scope(run.tenant, run.conversation_id)
+
+
+def _invalid(field: str, message: str) -> ValidationError:
+    return ValidationError(f"{field}: {message}", details=[{"field": field, "message": message}])
