@@ -1,7 +1,8 @@
 """Puts the server together. The only place that knows every part; nothing here decides anything."""
 
+import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -45,6 +46,12 @@ class Server:
 
     app: ASGIApp
     begin_shutdown: Callable[[], None]
+    loop: asyncio.AbstractEventLoop | None = None
+
+    def begin_shutdown_from_thread(self) -> None:
+        """The same, from another thread than the app's."""
+        if self.loop is not None and self.loop.is_running():
+            self.loop.call_soon_threadsafe(self.begin_shutdown)
 
 
 def create_server(
@@ -85,7 +92,8 @@ def create_server(
         hub.ring_all()
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        server.loop = asyncio.get_running_loop()
         await db.write(ledger.abandon_leases)
         worker.start()
         try:
@@ -109,7 +117,8 @@ def create_server(
         models_routes.router(ModelsService(gateway)),
     )
     app.include_router(system_routes.router(system))
-    return Server(Doorman(app, settings.max_body_bytes), begin_shutdown)
+    server = Server(Doorman(app, settings.max_body_bytes), begin_shutdown)
+    return server
 
 
 def _include(app: FastAPI, *rooms: APIRouter) -> None:

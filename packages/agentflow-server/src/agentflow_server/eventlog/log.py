@@ -21,9 +21,9 @@ _INSERT = (
     "VALUES (:tenant, :conversation, :seq, :type, :call, :root, :data)"
 )
 _INSERT_PART = (
-    "INSERT INTO parts (tenant, conversation_id, seq, kind, thread, run_id, message_id, call_id, parent_call_id, root_call_id,"
-    " visible, text, data, created_at) VALUES (:tenant, :conversation, :seq, :kind, :thread, :run, :message, :call, :parent,"
-    " :root, :visible, :text, :data, :now)"
+    "INSERT INTO parts (tenant, conversation_id, seq, kind, thread, run_id, message_id, call_id, parent_call_id,"
+    " root_call_id, visible, text, data, created_at) VALUES (:tenant, :conversation, :seq, :kind, :thread, :run,"
+    " :message, :call, :parent, :root, :visible, :text, :data, :now)"
 )
 
 
@@ -86,7 +86,8 @@ class EventLog:
                 tx.execute(
                     _INSERT_PART,
                     {
-                        **key, "seq": event.seq, "kind": part.kind, "thread": part.thread, "run": part.run_id, "message": part.message_id,
+                        **key, "seq": event.seq, "kind": part.kind, "thread": part.thread, "run": part.run_id,
+                        "message": part.message_id,
                         "call": draft.call_id, "parent": draft.parent_call_id, "root": draft.root_call_id,
                         "visible": int(part.visible), "text": part.text, "data": part.data, "now": self._now(),
                     },

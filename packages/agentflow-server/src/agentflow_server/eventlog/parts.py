@@ -8,8 +8,8 @@ from typing import NamedTuple
 from agentflow_server.storage import Row, Tx
 
 _COLUMNS = (
-    "seq, kind, thread, run_id, message_id, call_id, parent_call_id, root_call_id, visible, text, data, created_at FROM parts"
-    " WHERE tenant = :tenant AND conversation_id = :conversation"
+    "seq, kind, thread, run_id, message_id, call_id, parent_call_id, root_call_id, visible, text, data, created_at"
+    " FROM parts WHERE tenant = :tenant AND conversation_id = :conversation"
 )
 
 

@@ -105,7 +105,8 @@ def active_in(tx: Tx, tenant: str, conversation_id: str) -> list[RunHeader]:
 def terminal_seq(tx: Tx, run: RunHeader) -> int | None:
     """The number of the event that ended a run, or None while it goes on."""
     row = tx.one(
-        "SELECT MAX(seq) AS seq FROM events WHERE tenant = :tenant AND conversation_id = :conversation AND seq >= :first"
+        "SELECT MAX(seq) AS seq FROM events WHERE tenant = :tenant AND conversation_id = :conversation"
+        " AND seq >= :first"
         " AND call_id = :call AND type IN ('end', 'error')",
         {"tenant": run.tenant, "conversation": run.conversation_id, "first": run.first_seq, "call": run.call_id},
     )

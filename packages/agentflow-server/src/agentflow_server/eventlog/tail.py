@@ -117,3 +117,13 @@ def read_run(tx: Tx, run: RunHeader) -> list[StoredEvent]:
         {"conversation": run.conversation_id, "first": run.first_seq, "root": run.root_call_id},
     )
     return [_event(row) for row in rows]
+
+
+def end_of(run: RunHeader) -> Accept:
+    """Accepts the event that a run ends with, and no other."""
+    call_id = run.call_id
+
+    def accept(event: StoredEvent) -> bool:
+        return event.call_id == call_id and event.type in ("end", "error")
+
+    return accept

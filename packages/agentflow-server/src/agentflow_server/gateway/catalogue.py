@@ -29,12 +29,13 @@ class ModelInfo(NamedTuple):
 
 _GPT5 = ("minimal", "low", "medium", "high")
 _THINKING = ("low", "medium", "high")
+_GPT51 = ("none", *_THINKING)
 SCRIPTED = "agentflow/scripted"
 BUILT_IN: tuple[ModelInfo, ...] = (
     ModelInfo("openai/gpt-5", "GPT-5", 400_000, 128_000, True, reasoning_efforts=_GPT5),
     ModelInfo("openai/gpt-5-mini", "GPT-5 mini", 400_000, 128_000, True, reasoning_efforts=_GPT5),
     ModelInfo("openai/gpt-5-nano", "GPT-5 nano", 400_000, 128_000, True, reasoning_efforts=_GPT5),
-    ModelInfo("openai/gpt-5.1", "GPT-5.1", 400_000, 128_000, True, reasoning_efforts=("none", "low", "medium", "high")),
+    ModelInfo("openai/gpt-5.1", "GPT-5.1", 400_000, 128_000, True, reasoning_efforts=_GPT51),
     ModelInfo("openai/gpt-4.1", "GPT-4.1", 1_047_576, 32_768, True),
     ModelInfo("openai/gpt-4.1-mini", "GPT-4.1 mini", 1_047_576, 32_768, True),
     ModelInfo("openai/gpt-4o", "GPT-4o", 128_000, 16_384, True),

@@ -76,7 +76,7 @@ class Gateway:
         self._local: dict[str, ModelInfo] = {}
 
     @asynccontextmanager
-    async def stream(self, request: ModelRequest) -> AsyncIterator[AsyncIterator[Chunk]]:
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[AsyncIterator[Chunk]]:
         """Ask a model. Leaving the context closes the connection to the provider.
 
         Raises:

@@ -64,11 +64,11 @@ class GatewaySettings(BaseModel):
 
     endpoints: dict[str, Endpoint] = Field(default_factory=dict[str, Endpoint])
     default_model: str | None = None
-    retries: int = Field(2, ge=0, le=10)
-    concurrency: int = Field(256, ge=1)
-    connect_timeout: float = Field(10.0, gt=0)
-    idle_timeout: float = Field(120.0, gt=0)
-    call_timeout: float = Field(900.0, gt=0)
+    retries: int = Field(default=2, ge=0, le=10)
+    concurrency: int = Field(default=256, ge=1)
+    connect_timeout: float = Field(default=10.0, gt=0)
+    idle_timeout: float = Field(default=120.0, gt=0)
+    call_timeout: float = Field(default=900.0, gt=0)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
@@ -104,7 +104,8 @@ class GatewaySettings(BaseModel):
             if environ.get(variable)
         }
         try:
-            return cls(endpoints=endpoints, default_model=environ.get("AGENTFLOW_DEFAULT_MODEL") or None, **numbers)
+            default = environ.get("AGENTFLOW_DEFAULT_MODEL") or None
+            return cls.model_validate({"endpoints": endpoints, "default_model": default, **numbers})
         except ValueError as error:
             raise SettingsError(f"AGENTFLOW_MODEL_…: {error}") from None
 

@@ -22,7 +22,7 @@ class ReasoningChunk(NamedTuple):
 class ToolCallStarted(NamedTuple):
     """The model has begun to write a call."""
 
-    index: int
+    position: int
     id: str
     name: str
 

@@ -1,4 +1,4 @@
-"""Every error as the one envelope: `{"error": {"code", "message", "details", "request_id", "hint"}, "detail": message}`.
+"""Every error in one envelope: `{"error": {"code", "message", "details", "request_id", "hint"}, "detail": message}`.
 
 The only place that turns exceptions into HTTP. Nothing that is not one of our errors says what it was.
 """

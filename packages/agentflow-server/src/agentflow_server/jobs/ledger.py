@@ -157,7 +157,7 @@ def settle(tx: Tx, job: Job, status: str, now: int, *, result: Any = None, error
     """End a job as `done`, `failed` or `cancelled`."""
     _own(
         tx,
-        f"UPDATE jobs SET status = :status, lease_owner = NULL, result = :result, error = :error, dedupe_key = NULL,"
+        "UPDATE jobs SET status = :status, lease_owner = NULL, result = :result, error = :error, dedupe_key = NULL,"  # noqa: S608
         f" updated_at = :now WHERE {_OWNED}",
         {**_key(job), "status": status, "result": None if result is None else json.dumps(result), "error": error,
          "now": now},

@@ -156,7 +156,7 @@ class ToolCalls:
 
 
 async def _contained(work: Coroutine[Any, Any, ToolOutcome], name: str) -> ToolOutcome:
-    """The outcome of a tool's work, whatever it raises: a tool's bug is for the model to read, not for the run to die of."""
+    """The outcome of a tool's work, whatever it raises: a tool's bug is for the model to read."""
     task = asyncio.ensure_future(work)
     try:
         await asyncio.wait((task,))

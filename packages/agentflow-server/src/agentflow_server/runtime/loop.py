@@ -1,7 +1,7 @@
 """The run loop: ask the model, execute the calls it makes, and again, until it has answered. One loop for every run.
 
-It holds no state of its own: what it needs to go on is folded from the log (`state`, `history`), so it may stop anywhere
-and be begun again in another process.
+It holds no state of its own: what it needs to go on is folded from the log (`state`, `history`), so it may stop
+anywhere and be begun again in another process.
 """
 
 from collections.abc import Mapping
@@ -129,7 +129,9 @@ class Loop:
                 hint="Make the schema simpler, or use a model that supports structured output.",
             )
         self._state.repairs += 1
-        wish = f"Your answer does not fit the JSON Schema: {problem}. Answer again, with the corrected JSON and nothing else."
+        wish = (
+            f"Your answer does not fit the JSON Schema: {problem}. Answer again, with corrected JSON and nothing else."
+        )
         request = UserMessage(parts=(TextPart(text=wish),))
         content = usage_content(completed, self._state, repair=True)
         draft = self._emitter.draft

@@ -18,26 +18,26 @@ class LLMConfig(RequestModel):
         model: `provider/model`; None takes the server's default. max_tokens: most tokens of one answer.
     """
 
-    model: str | None = Field(None, min_length=1, max_length=300)
-    temperature: float | None = Field(None, ge=0, le=2)
-    max_tokens: int | None = Field(None, ge=1, le=10_000_000)
-    top_p: float | None = Field(None, ge=0, le=1)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    model: str | None = Field(default=None, min_length=1, max_length=300)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    max_tokens: int | None = Field(default=None, ge=1, le=10_000_000)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     reasoning_effort: Effort | None = None
 
 
 class _Settings(RequestModel):
-    description: str | None = Field(None, max_length=10_000)
-    icon: str | None = Field(None, max_length=200)
+    description: str | None = Field(default=None, max_length=10_000)
+    icon: str | None = Field(default=None, max_length=200)
     llm_config: LLMConfig | None = None
-    system_prompt: str | None = Field(None, max_length=200_000)
-    custom_instructions: str | None = Field(None, max_length=200_000)
-    additional_context: str | None = Field(None, max_length=200_000)
-    max_turns: int | None = Field(None, ge=1, le=100)
+    system_prompt: str | None = Field(default=None, max_length=200_000)
+    custom_instructions: str | None = Field(default=None, max_length=200_000)
+    additional_context: str | None = Field(default=None, max_length=200_000)
+    max_turns: int | None = Field(default=None, ge=1, le=100)
     enable_planning: bool | None = None
     enable_reflection: bool | None = None
-    max_reflection_attempts: int | None = Field(None, ge=0, le=10)
+    max_reflection_attempts: int | None = Field(default=None, ge=0, le=10)
     knowledge_bases: list[str] | None = None
 
 
@@ -45,15 +45,15 @@ class AgentCreate(_Settings):
     """A new agent."""
 
     name: str = Name
-    label: str | None = Field(None, max_length=200)
-    tools: list[str] | None = Field(None, description="Names of built-in tools the agent may use.")
+    label: str | None = Field(default=None, max_length=200)
+    tools: list[str] | None = Field(default=None, description="Names of built-in tools the agent may use.")
 
 
 class AgentUpdate(_Settings):
     """Changes to an agent; what is left out stays as it is, `llm_config` field by field."""
 
-    name: str | None = Field(None, min_length=1, max_length=200)
-    label: str | None = Field(None, max_length=200)
+    name: str | None = Field(default=None, min_length=1, max_length=200)
+    label: str | None = Field(default=None, max_length=200)
     tools: list[str] | None = None
 
 

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 
 class RequestModel(BaseModel):
     """A request body: a field that is not known is a mistake."""
 
-    model_config = ConfigDict(extra="forbid", defer_build=True)
+    model_config = ConfigDict(extra="forbid")
 
     def wire(self) -> dict[str, Any]:
         """The body as it is sent: only what was set."""
@@ -19,6 +19,12 @@ class ResponseModel(BaseModel):
     """An answer: fields of a newer server are kept."""
 
     model_config = ConfigDict(extra="allow", defer_build=True)
+    _response: Any = PrivateAttr(default=None)
+
+    @property
+    def response(self) -> Any:
+        """The `RawResponse` this was read from (status, headers, request id, attempts); None inside another answer."""
+        return self._response
 
 
 class Page(ResponseModel):

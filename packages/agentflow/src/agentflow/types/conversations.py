@@ -8,7 +8,7 @@ from pydantic import Field
 from agentflow.types.base import Page, RequestModel, ResponseModel
 from agentflow.types.runs import Id
 
-Title = Field(None, min_length=1, max_length=300)
+Title = Field(default=None, min_length=1, max_length=300)
 
 
 class ConversationCreate(RequestModel):
@@ -18,8 +18,8 @@ class ConversationCreate(RequestModel):
     id: str | None = Id
     title: str | None = Title
     metadata: dict[str, Any] | None = None
-    source: str | None = Field(None, min_length=1, max_length=200)
-    source_ref_id: str | None = Field(None, min_length=1, max_length=500)
+    source: str | None = Field(default=None, min_length=1, max_length=200)
+    source_ref_id: str | None = Field(default=None, min_length=1, max_length=500)
 
 
 class ConversationUpdate(RequestModel):

@@ -8,7 +8,7 @@ from pydantic import Field
 from agentflow.types.agents import Effort
 from agentflow.types.base import RequestModel, ResponseModel
 
-Id = Field(None, min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_.:|@\-]+$")
+Id = Field(default=None, min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_.:|@\-]+$")
 
 
 class InlinePromptBlock(RequestModel):
@@ -23,8 +23,8 @@ class MemoryPolicy(RequestModel):
     """What of the user's memory a run is given."""
 
     archival_mode: Literal["tool_only", "auto", "off"] = "tool_only"
-    archival_limit: int = Field(10, ge=1, le=100)
-    archival_min_score: float | None = Field(None, ge=0, le=1)
+    archival_limit: int = Field(default=10, ge=1, le=100)
+    archival_min_score: float | None = Field(default=None, ge=0, le=1)
     include_user_core: bool = True
     include_agent_core: bool = True
 
@@ -32,9 +32,9 @@ class MemoryPolicy(RequestModel):
 class RetrievalOptions(RequestModel):
     """How knowledge bases are searched for a run."""
 
-    top_k: int | None = Field(None, ge=1, le=100)
+    top_k: int | None = Field(default=None, ge=1, le=100)
     search_type: Literal["semantic", "keyword", "hybrid"] | None = None
-    similarity_threshold: float | None = Field(None, ge=0, le=1)
+    similarity_threshold: float | None = Field(default=None, ge=0, le=1)
     enable_query_rewrite: bool | None = None
 
 
@@ -66,15 +66,15 @@ class RunOptions(RequestModel):
     skills: list[str] | None = None
     artifacts: list[str] | None = None
     context_refs: list[ContextRef] | None = None
-    prompt_blocks: list[InlinePromptBlock] | None = Field(None, max_length=50)
+    prompt_blocks: list[InlinePromptBlock] | None = Field(default=None, max_length=50)
     memory_policy: MemoryPolicy | None = None
-    model: str | None = Field(None, min_length=1, max_length=300)
-    temperature: float | None = Field(None, ge=0, le=2)
-    max_tokens: int | None = Field(None, ge=1, le=10_000_000)
-    top_p: float | None = Field(None, ge=0, le=1)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
-    max_turns: int | None = Field(None, ge=1, le=100)
+    model: str | None = Field(default=None, min_length=1, max_length=300)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    max_tokens: int | None = Field(default=None, ge=1, le=10_000_000)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    max_turns: int | None = Field(default=None, ge=1, le=100)
     reasoning_effort: Effort | None = None
     reasoning_summary: Literal["auto", "concise", "detailed"] | None = None
     image_detail: Literal["auto", "low", "high"] | None = None
@@ -82,10 +82,10 @@ class RunOptions(RequestModel):
     enable_reflection: bool | None = None
     enable_query_rewrite: bool | None = None
     selected_tools: list[str] | None = None
-    client_timezone: str | None = Field(None, max_length=100)
+    client_timezone: str | None = Field(default=None, max_length=100)
     session_context: str | dict[str, Any] | None = None
-    source: str | None = Field(None, min_length=1, max_length=200)
-    source_id: str | None = Field(None, min_length=1, max_length=500)
+    source: str | None = Field(default=None, min_length=1, max_length=200)
+    source_id: str | None = Field(default=None, min_length=1, max_length=500)
     source_metadata: dict[str, Any] | None = None
     call_id: str | None = Id
 
@@ -97,7 +97,7 @@ class OutputSchema(RequestModel):
         schema_: JSON Schema (draft 2020-12), `schema` on the wire.
     """
 
-    name: str = Field("output", min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_\-]+$")
+    name: str = Field(default="output", min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_\-]+$")
     schema_: dict[str, Any] = Field(alias="schema")
 
 

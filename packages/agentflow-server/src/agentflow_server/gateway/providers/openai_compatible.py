@@ -224,17 +224,8 @@ class _Answer:
             frame = self._parse(data)
             if usage := frame.get("usage"):
                 self._usage = usage
-            choices = frame.get("choices")
-            if not choices:
-                continue
-            choice = choices[0]
-            if delta := choice.get("delta"):
-                if content := delta.get("content"):
-                    text.append(content)
-                elif len(delta) > 1 or "content" not in delta:
-                    self._less_common(delta, text, reasoning, others)
-            if reason := choice.get("finish_reason"):
-                self._finish = _FINISH.get(reason, "stop")
+            if choices := frame.get("choices"):
+                self._choice(choices[0], text, reasoning, others)
         chunks: list[Chunk] = []
         if reasoning:
             self._reasoning.extend(reasoning)
@@ -243,6 +234,15 @@ class _Answer:
             self._text.extend(text)
             chunks.append(TextChunk("".join(text)))
         return chunks + others if others else chunks
+
+    def _choice(self, choice: dict[str, Any], text: list[str], reasoning: list[str], others: list[Chunk]) -> None:
+        if delta := choice.get("delta"):
+            if content := delta.get("content"):
+                text.append(content)
+            if len(delta) > 1 or "content" not in delta:
+                self._less_common(delta, text, reasoning, others)
+        if reason := choice.get("finish_reason"):
+            self._finish = _FINISH.get(reason, "stop")
 
     def _parse(self, data: bytes) -> dict[str, Any]:
         try:

@@ -1,4 +1,4 @@
-"""Agents: what they are configured to be, and how a run of one is frozen into a plan. Called by routes and the runs room."""
+"""Agents: what they are configured to be, and how a run of one is frozen into a plan. Called by routes and by runs."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -27,7 +27,7 @@ MAIN_AGENT = "MainAgent"
 _MAIN = {
     "label": "Main agent",
     "description": "Receives every request and answers it, or hands it to a specialist.",
-    "system_prompt": "You are MainAgent, a helpful assistant. Use your tools when they help; answer briefly and truthfully.",
+    "system_prompt": "You are MainAgent, a helpful assistant. Use your tools when they help. Answer briefly.",
     "is_system_agent": True,
     "tools": [CURRENT_TIME],
 }
@@ -283,7 +283,8 @@ def agent_of(record: AgentRecord) -> Agent:
 def config_of(record: AgentRecord) -> AgentConfig:
     """An agent's configuration as the wire shows it."""
     known = {name: value for name, value in record.data.items() if name in AgentConfig.model_fields}
-    return AgentConfig(**{**known, "id": record.id, "name": record.name, "tool_count": len(known.get("tools", ()))})
+    own = {"id": record.id, "name": record.name, "tool_count": len(known.get("tools", ()))}
+    return AgentConfig.model_validate({**known, **own})
 
 
 def _unknown(agent_id: str) -> NotFoundError:

@@ -1,4 +1,4 @@
-"""What the runs room does with a conversation inside its own transaction: is it the caller's, and note that it is used."""
+"""What the runs room does with a conversation in its own transaction: is it the caller's; note that it is used."""
 
 from agentflow.types.runs import RunOptions
 

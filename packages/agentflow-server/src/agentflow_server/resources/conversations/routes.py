@@ -24,7 +24,7 @@ from agentflow_server.resources.conversations.watch import Watch
 Text = Annotated[str | None, Query(min_length=1, max_length=500)]
 
 
-def router(service: ConversationsService, streams: Streams) -> APIRouter:
+def router(service: ConversationsService, streams: Streams) -> APIRouter:  # noqa: C901 - a list of routes
     """The room's routes."""
     routes = APIRouter(prefix="/conversations", tags=["conversations"])
 

@@ -1,8 +1,7 @@
-"""Conversations: made, found, read, renamed, deleted. Called by routes and by the runs room (inside its transaction)."""
+"""Conversations: made, found, read, renamed, deleted. Called by routes, and by runs through `access`."""
 
 import asyncio
 import json
-from typing import Any
 
 from agentflow.errors import ConflictError, NotFoundError, ValidationError
 from agentflow.types.conversations import (
@@ -21,6 +20,7 @@ from agentflow.types.conversations import (
 from agentflow_server.eventlog import Part, Reader, StoredEvent, Tail, parts, runs
 from agentflow_server.eventlog.log import erase, head
 from agentflow_server.eventlog.runs import RunHeader
+from agentflow_server.eventlog.tail import end_of
 from agentflow_server.gateway import Completed, Gateway, ModelRequest
 from agentflow_server.gateway.messages import SystemMessage, TextPart, UserMessage
 from agentflow_server.http.identity import Caller
@@ -195,7 +195,7 @@ class ConversationsService:
         self._tail.hub.ring(caller.tenant, conversation_id)
 
     async def _ended(self, run: RunHeader) -> None:
-        reader = self._tail.open(run.tenant, run.conversation_id, ends_of(run))
+        reader = self._tail.open(run.tenant, run.conversation_id, end_of(run))
         reader.start_after(run.first_seq - 1)
         try:
             async with asyncio.timeout(_DELETE_PATIENCE):
@@ -235,12 +235,6 @@ class ConversationsService:
             )
 
         return await self._db.tenant(caller.tenant).scan(look)
-
-
-def ends_of(run: RunHeader) -> "Any":
-    """Accepts the event that ends a run."""
-    call_id = run.call_id
-    return lambda event: event.call_id == call_id and event.type in ("end", "error")
 
 
 def _changes(event: StoredEvent) -> bool:

@@ -1,17 +1,18 @@
 """HTTP of the runs room: the chat route, and runs by their id."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from agentflow.types.runs import ChatRequest, Run, RunResult
 from fastapi import APIRouter, Header, Response
 from pydantic_core import to_json
 
+from agentflow_server.eventlog.tail import end_of
 from agentflow_server.http.identity import CurrentCaller
 from agentflow_server.http.pages import resume_point
 from agentflow_server.http.sse import EventStream, Streams
-from agentflow_server.resources.runs.service import Followed, RunsService, is_last
+from agentflow_server.resources.runs.service import Followed, RunsService
 
-_STREAM = {
+_STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "the run's events (`stream`: true), or its result",
         "content": {"text/event-stream": {"schema": {"type": "string"}}, "application/json": {}},
@@ -68,4 +69,4 @@ def _headers(followed: Followed) -> dict[str, str]:
 
 
 def _stream(followed: Followed, streams: Streams) -> EventStream:
-    return EventStream(followed.reader, streams, is_last=is_last(followed.run), headers=_headers(followed))
+    return EventStream(followed.reader, streams, is_last=end_of(followed.run), headers=_headers(followed))

@@ -21,9 +21,10 @@ from agentflow.types.runs import ChatRequest, Run, RunResult
 from pydantic_core import to_json
 
 from agentflow_server.eventlog import EventLog, Reader, Scope, StoredEvent, Tail, runs
+from agentflow_server.eventlog.hub import Accept
 from agentflow_server.eventlog.log import head
 from agentflow_server.eventlog.runs import RunHeader
-from agentflow_server.eventlog.tail import read_run
+from agentflow_server.eventlog.tail import end_of, read_run
 from agentflow_server.http.identity import Caller
 from agentflow_server.jobs import NewJob, Worker, ledger
 from agentflow_server.kit.clock import Clock, to_datetime
@@ -213,7 +214,7 @@ class RunsService:
         try:
             while True:
                 events = await reader.next()
-                if events and is_last(run)(events[-1]):
+                if events and end_of(run)(events[-1]):
                     break
                 if self._worker.stopping:
                     raise UnavailableError("the server is restarting; the run goes on", retry_after=1.0)
@@ -230,19 +231,17 @@ class RunsService:
         return result
 
 
-def is_last(run: RunHeader) -> "Any":
-    """Whether an event is the one a run's stream ends with."""
-    call_id = run.call_id
-    return lambda event: event.call_id == call_id and event.type in ("end", "error")
-
-
-def view(run: RunHeader, request: ChatRequest) -> "Any":
+def view(run: RunHeader, request: ChatRequest) -> Accept:
     """Which events of its conversation a reader of this run sees: only the last, the agent's own, or all."""
     root = run.root_call_id
     if not request.stream:
-        return is_last(run)
+        return end_of(run)
     if request.verbose:
-        return lambda event: event.root_call_id == root and event.type != "user"
+
+        def everything(event: StoredEvent) -> bool:
+            return event.root_call_id == root and event.type != "user"
+
+        return everything
 
     def shown(event: StoredEvent) -> bool:
         if event.root_call_id != root:

@@ -1,7 +1,7 @@
 """HTTP of the system room. Health and readiness need no credentials."""
 
 from agentflow.types.system import Health, Readiness, SystemInfo
-from fastapi import APIRouter, Response
+from fastapi import APIRouter
 
 from agentflow_server.resources.system.service import SystemService
 
@@ -16,12 +16,9 @@ def router(service: SystemService) -> APIRouter:
         return service.health()
 
     @routes.get("/ready")
-    async def ready(response: Response) -> Readiness:
+    async def ready() -> Readiness:
         """Whether the server can take work; 503 when not."""
-        readiness = await service.ready()
-        if readiness.status != "ok":
-            response.status_code = 503
-        return readiness
+        return await service.ready()
 
     @routes.get("/")
     @routes.get("/api/v1/system")

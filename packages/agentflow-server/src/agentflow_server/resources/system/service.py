@@ -3,6 +3,7 @@
 import time
 from importlib.metadata import PackageNotFoundError, version
 
+from agentflow.errors import UnavailableError
 from agentflow.types.system import Health, Readiness, SystemInfo
 
 from agentflow_server.gateway import Gateway
@@ -42,14 +43,20 @@ class SystemService:
         return Health(status="ok", version=self._version, uptime_seconds=round(time.monotonic() - self._began, 3))
 
     async def ready(self) -> Readiness:
-        """Whether the server can take work: its database can be written, and it is not shutting down."""
+        """Whether the server can take work: its database can be written, and it is not shutting down.
+
+        Raises:
+            UnavailableError: it cannot; `details` says for each part what is wrong.
+        """
         checks = {"database": "ok", "shutdown": "stopping" if self.stopping else "ok"}
         try:
             await self._db.write(lambda tx: tx.execute("DELETE FROM jobs WHERE tenant = '' AND id = ''"))
         except StorageUnavailableError as error:
             checks["database"] = error.message
-        good = all(state == "ok" for state in checks.values())
-        return Readiness(status="ok" if good else "unavailable", checks=checks)
+        bad = [f"{part}: {state}" for part, state in checks.items() if state != "ok"]
+        if bad:
+            raise UnavailableError(f"the server is not ready: {'; '.join(bad)}", details=checks, retry_after=1.0)
+        return Readiness(status="ok", checks=checks)
 
     async def info(self) -> SystemInfo:
         """Versions, features, limits."""

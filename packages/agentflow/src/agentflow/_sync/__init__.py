@@ -1,0 +1,3 @@
+"""Generated from agentflow/resources/__init__.py by tools/sync_generator.py: do not edit.
+
+The resources, async and written by hand; `_sync` is generated from this folder by tools/sync_generator.py."""

@@ -1,0 +1,284 @@
+"""Generated from agentflow/resources/streams.py by tools/sync_generator.py: do not edit.
+
+Streams of events: iterated, left and re-entered. A stream ends with its terminal event or with an error."""
+
+import uuid
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Self
+
+from pydantic_core import from_json
+
+from agentflow.errors import (
+    APIError,
+    ConnectionFailedError,
+    DecodeError,
+    NotFoundError,
+    RequestTimeoutError,
+    StreamInterruptedError,
+    TransportError,
+    UnavailableError,
+    api_error,
+)
+from agentflow.events import ConversationUpdate, Event, FinalResponse, RunError, RunStarted, TextDelta, event_of
+from agentflow.transport.drivers import SyncBody, SyncTransport
+from agentflow.transport.pipeline import backoff
+from agentflow.transport.request import Request, Timeout
+from agentflow.transport.sse import Splitter
+from agentflow.types.cancellations import Cancellation
+from agentflow.types.runs import RunResult
+
+_MAX_RESUMES = 8
+_LOST = (ConnectionFailedError, RequestTimeoutError, UnavailableError)
+
+
+class EventStream:
+    """What all streams do: read, and resume where they broke off.
+
+    A dropped connection is resumed with `Last-Event-ID`, up to eight times in a row without a new event in between.
+    """
+
+    def __init__(self, transport: SyncTransport, request: Request) -> None:
+        self._transport = transport
+        self._request = request
+        self._body: SyncBody | None = None
+        self._splitter = Splitter()
+        self._ready: deque[Event] = deque()
+        self._last_id: str | None = None
+        self._failures = 0
+        self._finished = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Event]:
+        return self
+
+    def __next__(self) -> Event:
+        while not self._ready:
+            if self._finished:
+                raise StopIteration
+            self._fill()
+        event = self._ready.popleft()
+        if self._seen(event):
+            self._finished = True
+            self._release()
+        return event
+
+    def close(self) -> None:
+        """Leave the stream and give its connection back. What it shows goes on."""
+        self._finished = True
+        self._ready.clear()
+        self._release()
+
+    def _release(self) -> None:
+        body, self._body = self._body, None
+        if body is not None:
+            body.close()
+
+    def _fill(self) -> None:
+        """Read once; a lost connection is taken up again."""
+        try:
+            if self._body is None:
+                self._connect()
+                return
+            piece = self._body.read()
+        except _LOST as error:
+            self._lost(error)
+            return
+        if piece is None:
+            self._lost(StreamInterruptedError("the stream ended before its last event"))
+            return
+        for identity, data in self._splitter.feed(piece):
+            event = event_of(_payload(data))
+            if identity:
+                self._last_id = identity.decode("utf-8", "replace")
+            if self._fresh(event):
+                self._ready.append(event)
+                self._failures = 0
+
+    def _connect(self) -> None:
+        request = self._next_request()
+        self._splitter = Splitter()
+        self._body = self._transport.open(request)
+        self._opened(self._body.headers)
+
+    def _lost(self, error: TransportError | APIError) -> None:
+        self._release()
+        self._failures += 1
+        if self._failures > _MAX_RESUMES:
+            self._finished = True
+            raise StreamInterruptedError(
+                f"the stream broke off and could not be resumed: {error.message}",
+                hint="What was read so far is not the whole answer.",
+                request_id=error.request_id,
+                attempts=self._failures,
+            ) from error
+        if self._failures > 1:
+            self._transport.sleep(backoff(self._failures - 1))
+
+    def _next_request(self) -> Request:
+        raise NotImplementedError
+
+    def _opened(self, headers: dict[str, str]) -> None:
+        """Note what the answer's headers say."""
+
+    def _fresh(self, event: Event) -> bool:
+        """Whether an event was not seen before."""
+        raise NotImplementedError
+
+    def _seen(self, event: Event) -> bool:
+        """Note an event that is handed out; True if it is the last."""
+        raise NotImplementedError
+
+    def _resume_headers(self) -> dict[str, str]:
+        return {"Last-Event-ID": self._last_id} if self._last_id is not None else {}
+
+
+class Stream(EventStream):
+    """A run's events as they happen; an iterator and a context manager.
+
+    Attributes:
+        run_id, conversation_id: known once the server has accepted the run.
+        message_id, call_id: known at once.
+    """
+
+    def __init__(self, transport: SyncTransport, request: Request, *, verbose: bool = False) -> None:
+        super().__init__(transport, request)
+        body: dict[str, Any] = request.body or {}
+        self._verbose = verbose
+        self._last_seq = -1
+        self._final: Event | None = None
+        self.run_id: str | None = None
+        self.conversation_id: str | None = body.get("conversation_id")
+        self.message_id: str | None = body.get("message_id")
+        self.call_id: str | None = body.get("call_id")
+
+    def _next_request(self) -> Request:
+        if self.run_id is None:
+            return self._request
+        return Request(
+            "GET",
+            f"/api/v1/runs/{self.run_id}/stream",
+            {"verbose": True} if self._verbose else {},
+            headers=self._resume_headers(),
+            repeatable=True,
+            stream=True,
+            timeout=self._request.timeout,
+        )
+
+    def _opened(self, headers: dict[str, str]) -> None:
+        self.run_id = headers.get("x-run-id", self.run_id)
+        self.conversation_id = headers.get("x-conversation-id", self.conversation_id)
+
+    def _fresh(self, event: Event) -> bool:
+        seq = event.raw.get("seq")
+        if not isinstance(seq, int):
+            return True
+        if seq <= self._last_seq:
+            return False
+        self._last_seq = seq
+        return True
+
+    def _seen(self, event: Event) -> bool:
+        if isinstance(event, TextDelta):
+            return False
+        if isinstance(event, RunStarted) and self.run_id is None:
+            self.run_id, self.conversation_id = event.run_id, event.conversation_id
+        if isinstance(event, FinalResponse | RunError):
+            self._final = event
+            return True
+        return False
+
+    def result(self) -> RunResult:
+        """Read to the end.
+
+        Raises:
+            APIError: the run failed. StreamInterruptedError: the stream could not be resumed.
+        """
+        for _ in self:
+            pass
+        if isinstance(self._final, FinalResponse):
+            return result_of(self._final)
+        if isinstance(self._final, RunError):
+            raise run_failure(self._final)
+        raise StreamInterruptedError("the stream was closed before its last event")
+
+    def text(self) -> Iterator[str]:
+        """Only the pieces of the answer.
+
+        Raises:
+            APIError: the run failed.
+        """
+        for event in self:
+            if isinstance(event, TextDelta):
+                yield event.text
+            elif isinstance(event, RunError):
+                raise run_failure(event)
+
+    def cancel(self) -> Cancellation:
+        """Cancel the run. The stream still ends with its last event, whose `finish_reason` is `cancelled`."""
+        path = f"runs/{self.run_id}" if self.run_id else f"calls/{self.call_id}"
+        attempt = 0
+        while True:
+            try:
+                request = Request("POST", f"/api/v1/cancellations/{path}", repeatable=True)
+                return self._transport.call(request, Cancellation)
+            except NotFoundError:
+                attempt += 1
+                if attempt > 3 or self._body is None:
+                    raise
+                self._transport.sleep(0.1 * attempt)
+
+
+class Watch(EventStream):
+    """Snapshots of a conversation, one for every change. Ends when the conversation is deleted."""
+
+    def __init__(self, transport: SyncTransport, conversation_id: str, last_event_id: str | None) -> None:
+        super().__init__(transport, Request("GET", f"/api/v1/conversations/{conversation_id}/watch"))
+        self._last_id = last_event_id
+
+    def _next_request(self) -> Request:
+        timeout = Timeout(total=None)
+        return Request(
+            "GET", self._request.path, headers=self._resume_headers(), repeatable=True, stream=True, timeout=timeout
+        )
+
+    def _fresh(self, event: Event) -> bool:
+        return isinstance(event, ConversationUpdate)
+
+    def _seen(self, event: Event) -> bool:
+        content = event.content
+        return isinstance(content, dict) and bool(content.get("deleted"))
+
+
+def new_id() -> str:
+    """An id of the client's own making."""
+    return str(uuid.uuid4())
+
+
+def result_of(event: FinalResponse) -> RunResult:
+    """The result in a run's last event."""
+    try:
+        return RunResult.model_validate(event.content)
+    except ValueError as error:
+        raise DecodeError(f"the last event is not a result: {str(error)[:500]}") from None
+
+
+def run_failure(event: RunError) -> APIError:
+    """The error in a run's last event."""
+    content: dict[str, Any] = event.content if isinstance(event.content, dict) else {}
+    return api_error(int(content.get("status") or 500), {"error": content})
+
+
+def _payload(data: bytes) -> dict[str, Any]:
+    try:
+        payload = from_json(data)
+    except ValueError:
+        raise DecodeError(f"the server sent an event that is not JSON: {data[:200]!r}") from None
+    if not isinstance(payload, dict):
+        raise DecodeError(f"the server sent an event that is not an object: {data[:200]!r}")
+    return payload

@@ -1,0 +1,289 @@
+"""`AgentFlow` and `AsyncAgentFlow`: one client is one tenant and one principal. Making one touches nothing."""
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+from agentflow.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from agentflow._sync.agents import Agents
+    from agentflow._sync.cancellations import Cancellations
+    from agentflow._sync.conversations import Conversations
+    from agentflow._sync.models import Models
+    from agentflow._sync.runs import Runs
+    from agentflow._sync.system import System
+    from agentflow.resources.agents import AsyncAgents
+    from agentflow.resources.cancellations import AsyncCancellations
+    from agentflow.resources.conversations import AsyncConversations
+    from agentflow.resources.models import AsyncModels
+    from agentflow.resources.runs import AsyncRuns
+    from agentflow.resources.system import AsyncSystem
+    from agentflow.transport.drivers import AsyncTransport, Config, SyncTransport
+    from agentflow.transport.request import RawResponse, Timeout
+
+DEFAULT_RETRIES = 2
+
+
+class _Client:
+    """What both clients are made from.
+
+    Precedence: arguments, then `AGENTFLOW_ENDPOINT` and `AGENTFLOW_ACCESS_TOKEN`, then the profile.
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoint: str | None = None,
+        access_token: str | None = None,
+        profile: str | None = None,
+        client_id: str | None = None,
+        client_secret: str | None = None,
+        tenant: str | None = None,
+        on_behalf_of: str | None = None,
+        scope: str | None = None,
+        audience: str | None = None,
+        auth0_domain: str | None = None,
+        timeout: "Timeout | float | None" = None,
+        max_retries: int = DEFAULT_RETRIES,
+        default_headers: Mapping[str, str] | None = None,
+        http_client: Any = None,
+    ) -> None:
+        machine = (client_id, client_secret, tenant, on_behalf_of, scope, audience, auth0_domain)
+        if any(machine):
+            raise ConfigurationError(
+                "signing in with client_id and client_secret is not available in this version",
+                hint="Pass access_token=, or use a profile.",
+            )
+        if max_retries < 0:
+            raise ConfigurationError(f"max_retries must not be negative, but is {max_retries}")
+        self._endpoint = endpoint
+        self._access_token = access_token
+        self._profile = profile
+        self._timeout = timeout
+        self._max_retries = max_retries
+        self._headers = dict(default_headers or {})
+        self._http_client = http_client
+
+    @cached_property
+    def _config(self) -> "Config":
+        from agentflow.auth.credentials import resolve
+        from agentflow.transport.drivers import Config
+        from agentflow.transport.request import Timeout
+
+        endpoint, credentials = resolve(self._endpoint, self._access_token, self._profile, os.environ)
+        headers = {"User-Agent": _user_agent(), **self._headers}
+        timeout = Timeout.of(self._timeout, Timeout())
+        return Config(endpoint, credentials, timeout, self._max_retries, headers)
+
+    @property
+    def endpoint(self) -> str:
+        """The address of the server.
+
+        Raises:
+            ConfigurationError: none is configured.
+        """
+        return self._config.endpoint
+
+    @classmethod
+    def from_profile(cls, name: str | None = None, **options: Any) -> Self:
+        """A client for a profile that `agentflow login` has made.
+
+        Args:
+            name: by default `AGENTFLOW_PROFILE`, else the profile that `agentflow profiles use` has chosen.
+            options: as for the constructor; they win over the profile.
+
+        Raises:
+            ProfileNotFoundError: there is no such profile. ProfileDamagedError: its file cannot be read.
+        """
+        from agentflow.auth.profiles import Profiles
+
+        profiles = Profiles(os.environ)
+        return cls(profile=profiles.load(name or profiles.current()).name, **options)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(endpoint={self._endpoint!r}, profile={self._profile!r})"
+
+
+def _user_agent() -> str:
+    import platform
+
+    from agentflow import __version__
+
+    return f"agentflow-python/{__version__} ({platform.python_implementation()} {platform.python_version()})"
+
+
+class AsyncAgentFlow(_Client):
+    """The client for async code.
+
+    Args:
+        endpoint: address of the server, for example `http://127.0.0.1:8001`. access_token: a bearer token.
+        profile: the name of a profile.
+        timeout: seconds for a whole call, or a `Timeout` (connect, idle, total).
+        max_retries: further attempts for calls that may be repeated.
+        default_headers: sent with every request. http_client: an `httpx2.AsyncClient` of one's own; it is not closed.
+    """
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections. The client may be used again; it then opens new ones."""
+        if "_transport" in self.__dict__:
+            await self._transport.aclose()
+
+    @cached_property
+    def _transport(self) -> "AsyncTransport":
+        from agentflow.transport.drivers import AsyncTransport
+
+        client: httpx2.AsyncClient | None = self._http_client
+        return AsyncTransport(self._config, client)
+
+    async def request(
+        self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: Any = None
+    ) -> "RawResponse":
+        """Call any route; the answer as it came. Retried if the method is GET, PUT or DELETE.
+
+        Raises:
+            APIError, TransportError: as for every call.
+        """
+        return await self._transport.raw(_raw_request(method, path, query, body))
+
+    @cached_property
+    def agents(self) -> "AsyncAgents":
+        """Agents, and running them."""
+        from agentflow.resources.agents import AsyncAgents
+
+        return AsyncAgents(self._transport)
+
+    @cached_property
+    def conversations(self) -> "AsyncConversations":
+        """Conversations."""
+        from agentflow.resources.conversations import AsyncConversations
+
+        return AsyncConversations(self._transport)
+
+    @cached_property
+    def runs(self) -> "AsyncRuns":
+        """Runs that were started before."""
+        from agentflow.resources.runs import AsyncRuns
+
+        return AsyncRuns(self._transport)
+
+    @cached_property
+    def cancellations(self) -> "AsyncCancellations":
+        """Stop what is running."""
+        from agentflow.resources.cancellations import AsyncCancellations
+
+        return AsyncCancellations(self._transport)
+
+    @cached_property
+    def models(self) -> "AsyncModels":
+        """The catalogue of models."""
+        from agentflow.resources.models import AsyncModels
+
+        return AsyncModels(self._transport)
+
+    @cached_property
+    def system(self) -> "AsyncSystem":
+        """The server itself."""
+        from agentflow.resources.system import AsyncSystem
+
+        return AsyncSystem(self._transport)
+
+
+class AgentFlow(_Client):
+    """The client for synchronous code; it may be used from many threads.
+
+    Args:
+        endpoint: address of the server, for example `http://127.0.0.1:8001`. access_token: a bearer token.
+        profile: the name of a profile.
+        timeout: seconds for a whole call, or a `Timeout` (connect, idle, total).
+        max_retries: further attempts for calls that may be repeated.
+        default_headers: sent with every request. http_client: an `httpx2.Client` of one's own; it is not closed.
+    """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections. The client may be used again; it then opens new ones."""
+        if "_transport" in self.__dict__:
+            self._transport.close()
+
+    @cached_property
+    def _transport(self) -> "SyncTransport":
+        from agentflow.transport.drivers import SyncTransport
+
+        client: httpx2.Client | None = self._http_client
+        return SyncTransport(self._config, client)
+
+    def request(
+        self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: Any = None
+    ) -> "RawResponse":
+        """Call any route; the answer as it came. Retried if the method is GET, PUT or DELETE.
+
+        Raises:
+            APIError, TransportError: as for every call.
+        """
+        return self._transport.raw(_raw_request(method, path, query, body))
+
+    @cached_property
+    def agents(self) -> "Agents":
+        """Agents, and running them."""
+        from agentflow._sync.agents import Agents
+
+        return Agents(self._transport)
+
+    @cached_property
+    def conversations(self) -> "Conversations":
+        """Conversations."""
+        from agentflow._sync.conversations import Conversations
+
+        return Conversations(self._transport)
+
+    @cached_property
+    def runs(self) -> "Runs":
+        """Runs that were started before."""
+        from agentflow._sync.runs import Runs
+
+        return Runs(self._transport)
+
+    @cached_property
+    def cancellations(self) -> "Cancellations":
+        """Stop what is running."""
+        from agentflow._sync.cancellations import Cancellations
+
+        return Cancellations(self._transport)
+
+    @cached_property
+    def models(self) -> "Models":
+        """The catalogue of models."""
+        from agentflow._sync.models import Models
+
+        return Models(self._transport)
+
+    @cached_property
+    def system(self) -> "System":
+        """The server itself."""
+        from agentflow._sync.system import System
+
+        return System(self._transport)
+
+
+def _raw_request(method: str, path: str, query: Mapping[str, Any] | None, body: Any) -> Any:
+    from agentflow.transport.request import Request
+
+    if not path.startswith("/"):
+        raise ConfigurationError(f"a path begins with a slash, for example /api/v1/agents, not {path!r}")
+    verb = method.upper()
+    return Request(verb, path, dict(query or {}), body, repeatable=verb in ("GET", "HEAD", "PUT", "DELETE"))

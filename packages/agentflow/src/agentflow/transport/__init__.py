@@ -1,0 +1,1 @@
+"""How a call travels: described, sent, retried, decoded. Knows no resource."""
