@@ -1,15 +1,18 @@
 """`agentflow serve` and `agentflow db`: the backend's own commands, found by the CLI through entry points."""
 
 import os
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from agentflow_server.kit.settings import Settings, SettingsError
+if TYPE_CHECKING:
+    from agentflow_server.kit.settings import Settings
 
 
-def _settings(**overrides: object) -> Settings:
+def _settings(**overrides: object) -> "Settings":
+    from agentflow_server.kit.settings import Settings, SettingsError
+
     try:
         return Settings.from_env(os.environ, **overrides)
     except SettingsError as error:
@@ -24,6 +27,7 @@ def _settings(**overrides: object) -> Settings:
 def serve(data: Path | None, host: str | None, port: int | None, log_level: str | None) -> None:
     """Start the AgentFlow backend."""
     settings = _settings(data=data, host=host, port=port, log_level=log_level)
+    from agentflow_server.kit.settings import SettingsError
     from agentflow_server.serving import listen, run
 
     try:
@@ -31,7 +35,6 @@ def serve(data: Path | None, host: str | None, port: int | None, log_level: str 
         run(settings, socket, announce=lambda url: click.echo(f"AgentFlow is listening on {url} (Ctrl-C stops it)"))
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
-    sys.stdout.flush()
 
 
 @click.group()
@@ -43,6 +46,7 @@ def db() -> None:
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Folder of the embedded database.")
 def upgrade(data: Path | None) -> None:
     """Bring the database up to this version's schema. `serve` does it by itself."""
+    from agentflow_server.kit.settings import SettingsError
     from agentflow_server.storage.migrations import HEAD
     from agentflow_server.storage.opening import upgrade_database
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agentflow import AgentFlow, AsyncAgentFlow
+
 from agentflow_server.app import create_server
 from agentflow_server.gateway import GatewaySettings
 from agentflow_server.gateway.gateway import Provider

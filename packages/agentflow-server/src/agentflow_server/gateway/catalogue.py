@@ -58,7 +58,7 @@ BUILT_IN: tuple[ModelInfo, ...] = (
         "Scripted",
         200_000,
         8_192,
-        description="Deterministic stand-in for demos and tests: no language model, answers by simple documented rules.",
+        description="Deterministic stand-in for demos and tests: no language model, answers by documented rules.",
     ),
 )
 BY_ID = {model.id: model for model in BUILT_IN}

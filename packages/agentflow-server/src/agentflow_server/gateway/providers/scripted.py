@@ -308,7 +308,7 @@ def _answer(question: str, given: list[str], results: list[ToolMessage]) -> str:
     if re.search(r"\bwho are you\b|\bwhat are you\b", question.lower()):
         return f"{_WHO}."
     best = max(_sentences(given), key=lambda sentence: len(asked & _words(sentence)), default="")
-    if len(asked & _words(best)) >= min(2, max(1, len(asked))) and asked:
+    if asked and len(asked & _words(best)) >= (1 if len(asked) < 3 else 2):
         return f"From what I was given: {best}"
     return f"{_WHO}: I call tools by simple rules and answer from what I am given. You wrote: {question}"
 
