@@ -83,7 +83,7 @@ def create_server(
     control = Control(db, worker, clock)
     agents = AgentsService(db, clock, gateway, tools)
     conversations = ConversationsService(db, clock, tail, control, gateway, agents)
-    runs = RunsService(db, clock, settings, log, tail, worker, runner, agents)
+    runs = RunsService(db, clock, settings, tail, worker, runner, agents)
     system = SystemService(settings, db, gateway)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
 

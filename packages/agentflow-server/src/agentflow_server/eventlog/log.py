@@ -101,21 +101,3 @@ class EventLog:
     def _committed(self, scope: Scope, done: "asyncio.Future[list[StoredEvent]]") -> None:
         if not done.cancelled() and done.exception() is None:
             self.publish(scope, done.result())
-
-
-def erase(tx: Tx, conversation_id: str) -> None:
-    """Remove everything the log holds of a conversation, its runs and their jobs. `tx` is bound to the tenant."""
-    key = {"conversation": conversation_id}
-    runs = "(SELECT id FROM runs WHERE tenant = :tenant AND conversation_id = :conversation)"
-    tx.execute(f"DELETE FROM jobs WHERE tenant = :tenant AND id IN {runs}", key)  # noqa: S608 - constants
-    for table in ("runs", "parts", "events", "event_heads"):
-        tx.execute(f"DELETE FROM {table} WHERE tenant = :tenant AND conversation_id = :conversation", key)  # noqa: S608
-
-
-def head(tx: Tx, conversation_id: str) -> int:
-    """The number the next event of a conversation will have."""
-    row = tx.one(
-        "SELECT next_seq FROM event_heads WHERE tenant = :tenant AND conversation_id = :conversation",
-        {"conversation": conversation_id},
-    )
-    return row["next_seq"] if row else 0

@@ -127,3 +127,12 @@ def end_of(run: RunHeader) -> Accept:
         return event.call_id == call_id and event.type in ("end", "error")
 
     return accept
+
+
+def head(tx: Tx, conversation_id: str) -> int:
+    """The number the next event of a conversation will have."""
+    row = tx.one(
+        "SELECT next_seq FROM event_heads WHERE tenant = :tenant AND conversation_id = :conversation",
+        {"conversation": conversation_id},
+    )
+    return row["next_seq"] if row else 0

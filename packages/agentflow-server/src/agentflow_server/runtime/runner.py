@@ -5,10 +5,11 @@ The only place in the runtime that catches everything: whatever happens to a run
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from agentflow.errors import AgentFlowError, InternalServerError
 
-from agentflow_server.eventlog import runs
+from agentflow_server.eventlog import Scope, StoredEvent, runs
 from agentflow_server.jobs import Job, LeaseLostError, Settled, ledger
 from agentflow_server.runtime.conclude import Conclusion
 from agentflow_server.runtime.context import RunContext
@@ -33,8 +34,14 @@ class Runner:
         self._engine = engine
         self._accepted: dict[str, RunContext] = {}
 
-    def accept(self, context: RunContext) -> None:
+    def record_opening(self, tx: Tx, context: RunContext) -> list[StoredEvent]:
+        """Write the first events of a run inside the transaction that accepts it; then `accept` it."""
+        scope = Scope(context.tenant, context.run.conversation_id)
+        return self._engine.log.record(tx, scope, opening(context, self._engine.clock))
+
+    def accept(self, context: RunContext, opened: Sequence[StoredEvent]) -> None:
         """Drive a run that this process has just written as its own."""
+        self._engine.log.publish(Scope(context.tenant, context.run.conversation_id), opened)
         self._accepted[context.run.id] = context
         self._engine.worker.adopt(context.job)
 

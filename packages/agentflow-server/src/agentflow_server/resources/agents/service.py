@@ -17,8 +17,7 @@ from agentflow_server.kit.clock import Clock, to_datetime
 from agentflow_server.kit.ids import new_id
 from agentflow_server.resources.agents import store
 from agentflow_server.resources.agents.store import AgentRecord
-from agentflow_server.resources.tools.builtin import CURRENT_TIME
-from agentflow_server.resources.tools.service import ToolsService
+from agentflow_server.resources.tools.service import DEFAULT_TOOLS, ToolsService
 from agentflow_server.runtime.plan import OutputSpec, Plan
 from agentflow_server.runtime.structured import schema_problem
 from agentflow_server.storage import Database, Tx
@@ -29,7 +28,7 @@ _MAIN = {
     "description": "Receives every request and answers it, or hands it to a specialist.",
     "system_prompt": "You are MainAgent, a helpful assistant. Use your tools when they help. Answer briefly.",
     "is_system_agent": True,
-    "tools": [CURRENT_TIME],
+    "tools": list(DEFAULT_TOOLS),
 }
 _SAMPLING = ("temperature", "max_tokens", "top_p", "frequency_penalty", "presence_penalty", "reasoning_effort")
 _NOT_BUILT = {

@@ -18,9 +18,9 @@ from agentflow.types.conversations import (
 )
 
 from agentflow_server.eventlog import Part, Reader, StoredEvent, Tail, parts, runs
-from agentflow_server.eventlog.log import erase, head
+from agentflow_server.eventlog.erasure import erase
 from agentflow_server.eventlog.runs import RunHeader
-from agentflow_server.eventlog.tail import end_of
+from agentflow_server.eventlog.tail import end_of, head
 from agentflow_server.gateway import Completed, Gateway, ModelRequest
 from agentflow_server.gateway.messages import SystemMessage, TextPart, UserMessage
 from agentflow_server.http.identity import Caller

@@ -20,11 +20,10 @@ from agentflow.errors import (
 from agentflow.types.runs import ChatRequest, Run, RunResult
 from pydantic_core import to_json
 
-from agentflow_server.eventlog import EventLog, Reader, Scope, StoredEvent, Tail, runs
+from agentflow_server.eventlog import Reader, StoredEvent, Tail, runs
 from agentflow_server.eventlog.hub import Accept
-from agentflow_server.eventlog.log import head
 from agentflow_server.eventlog.runs import RunHeader
-from agentflow_server.eventlog.tail import end_of, read_run
+from agentflow_server.eventlog.tail import end_of, head, read_run
 from agentflow_server.http.identity import Caller
 from agentflow_server.jobs import NewJob, Worker, ledger
 from agentflow_server.kit.clock import Clock, to_datetime
@@ -33,7 +32,6 @@ from agentflow_server.kit.settings import Settings
 from agentflow_server.resources.agents.service import AgentsService
 from agentflow_server.resources.conversations import access
 from agentflow_server.runtime.context import RunContext
-from agentflow_server.runtime.opening import opening
 from agentflow_server.runtime.plan import Plan
 from agentflow_server.runtime.runner import KIND, QUEUE, Runner
 from agentflow_server.storage import Database, Tx
@@ -62,7 +60,6 @@ class RunsService:
         db: Database,
         clock: Clock,
         settings: Settings,
-        log: EventLog,
         tail: Tail,
         worker: Worker,
         runner: Runner,
@@ -71,7 +68,6 @@ class RunsService:
         self._db = db
         self._clock = clock
         self._settings = settings
-        self._log = log
         self._tail = tail
         self._worker = worker
         self._runner = runner
@@ -101,10 +97,8 @@ class RunsService:
             reader.close()
             return self._followed(accepted, request, -1)
         reader.start_now()
-        if events:
-            self._log.publish(_scope(run), events)
         if context is not None:
-            self._runner.accept(context)
+            self._runner.accept(context, events)
         else:
             self._worker.ring()
         return Followed(accepted, reader)
@@ -155,7 +149,7 @@ class RunsService:
         if not started:
             return run, None, []
         context = RunContext(run, plan, ledger.born_claimed(job))
-        return run, context, self._log.record(tx, _scope(run), opening(context, self._clock))
+        return run, context, self._runner.record_opening(tx, context)
 
     def _job(self, run: RunHeader, *, started: bool, waits: bool) -> NewJob:
         return NewJob(
@@ -286,10 +280,6 @@ def _same(existing: RunHeader, run: RunHeader) -> RunHeader:
 
 def _placed(run: RunHeader, status: str, first_seq: int) -> RunHeader:
     return replace(run, status=status, first_seq=first_seq)
-
-
-def _scope(run: RunHeader) -> Scope:
-    return Scope(run.tenant, run.conversation_id)
 
 
 def _invalid(field: str, message: str) -> ValidationError:

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 
 from agentflow_server.kit.clock import Clock
-from agentflow_server.resources.tools.builtin import current_time
+from agentflow_server.resources.tools.builtin import CURRENT_TIME, current_time
 from agentflow_server.runtime.context import RunContext
 from agentflow_server.runtime.plan import ToolRef
 from agentflow_server.runtime.tools import Tool
 
 BUILTIN = "builtin"
+DEFAULT_TOOLS = (CURRENT_TIME,)
 
 
 class ToolsService:

@@ -1,0 +1,12 @@
+"""Removes a conversation from the log for good. Called by the conversations room when its owner deletes it."""
+
+from agentflow_server.storage import Tx
+
+
+def erase(tx: Tx, conversation_id: str) -> None:
+    """Remove everything the log holds of a conversation, its runs and their jobs. `tx` is bound to the tenant."""
+    key = {"conversation": conversation_id}
+    runs = "(SELECT id FROM runs WHERE tenant = :tenant AND conversation_id = :conversation)"
+    tx.execute(f"DELETE FROM jobs WHERE tenant = :tenant AND id IN {runs}", key)  # noqa: S608 - constants
+    for table in ("runs", "parts", "events", "event_heads"):
+        tx.execute(f"DELETE FROM {table} WHERE tenant = :tenant AND conversation_id = :conversation", key)  # noqa: S608
