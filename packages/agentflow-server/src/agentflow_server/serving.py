@@ -72,9 +72,17 @@ def uvicorn_server(server: Server, settings: Settings) -> UvicornServer:
 
 
 def run(settings: Settings, listener: socket.socket, announce: Callable[[str], None]) -> None:
-    """Serve until the process is told to stop."""
+    """Serve until the process is told to stop.
+
+    Raises:
+        SettingsError: as `create_server`.
+    """
     logs.configure(settings.log_level)
-    server = create_server(settings)
+    try:
+        server = create_server(settings)
+    except SettingsError:
+        listener.close()
+        raise
     web = uvicorn_server(server, settings)
     announce(url_of(listener))
     with contextlib.suppress(KeyboardInterrupt):

@@ -65,10 +65,10 @@ def local_server(
     with tempfile.TemporaryDirectory(prefix="agentflow-") as temporary:
         folder = data or Path(temporary)
         chosen = Settings(data=folder, dev_auth_bypass=True, port=0, **settings)
-        listener = listen(chosen.host, 0)
         server = create_server(
             chosen, gateway_settings=gateway_settings or GatewaySettings(), providers=providers, clock=clock
         )
+        listener = listen(chosen.host, 0)
         web = uvicorn_server(server, chosen)
         started = threading.Event()
         web.on_started = started.set

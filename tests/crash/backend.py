@@ -1,0 +1,50 @@
+"""A backend in a process of its own, on a port it keeps, that can be killed and started again."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+COMMAND = Path(sys.executable).with_name("agentflow")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Backend:
+    """`agentflow serve` on one folder and one port."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.port = free_port()
+        self.endpoint = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        command = [str(COMMAND), "serve", "--data", str(self.data), "--port", str(self.port), "--log-level", "error"]
+        environ = {**os.environ, "DEV_AUTH_BYPASS": "true"}
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ)
+        assert self.process.stdout is not None
+        assert "http://" in self.process.stdout.readline()
+
+    def stop(self, sig: int = signal.SIGKILL) -> None:
+        process = self.process
+        assert process is not None
+        process.send_signal(sig)
+        process.wait(30)
+        assert process.stdout is not None
+        process.stdout.close()
+        self.process = None
+
+    def __enter__(self) -> "Backend":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None:
+            self.stop()
