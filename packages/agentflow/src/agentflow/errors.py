@@ -294,7 +294,9 @@ class _Registry:
 
 for _class in _subclasses(APIError)[1:]:
     _Registry.by_code[_class.code] = _class
-    _Registry.by_status.setdefault(_class.status, _class)
+    if not issubclass(_class, ModelError):
+        _Registry.by_status.setdefault(_class.status, _class)
+_Registry.by_status.update({502: UnavailableError, 504: UnavailableError})  # a proxy's, when there is no code
 
 
 def api_error(

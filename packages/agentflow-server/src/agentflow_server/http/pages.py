@@ -1,11 +1,14 @@
-"""Query parameters every listing has."""
+"""Parameters that many routes have."""
 
 from typing import Annotated
 
-from fastapi import Query
+from fastapi import Header, Query
 
 Limit = Annotated[int, Query(ge=1, le=100, description="how many items")]
 Offset = Annotated[int, Query(ge=0, le=1_000_000_000, description="how many to skip")]
+IdempotencyKey = Annotated[
+    str | None, Header(min_length=1, max_length=200, description="the same on every attempt of one request")
+]
 
 
 def resume_point(last_event_id: str | None) -> int | None:

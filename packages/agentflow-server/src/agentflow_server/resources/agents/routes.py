@@ -14,7 +14,7 @@ from agentflow.types.agents import (
 from fastapi import APIRouter, Query, Response
 
 from agentflow_server.http.identity import CurrentCaller
-from agentflow_server.http.pages import Limit, Offset
+from agentflow_server.http.pages import IdempotencyKey, Limit, Offset
 from agentflow_server.resources.agents.service import AgentsService, agent_of, config_of
 
 
@@ -38,9 +38,9 @@ def router(service: AgentsService) -> APIRouter:
         return await service.stats(caller)
 
     @routes.post("/agents", status_code=201)
-    async def create(caller: CurrentCaller, body: AgentCreate) -> Agent:
+    async def create(caller: CurrentCaller, body: AgentCreate, idempotency_key: IdempotencyKey = None) -> Agent:
         """Add an agent."""
-        return await service.create(caller, body)
+        return await service.create(caller, body, idempotency_key)
 
     @routes.get("/agent/{agent_id}")
     async def retrieve(caller: CurrentCaller, agent_id: str) -> Agent:

@@ -21,6 +21,7 @@ from agentflow_server.resources.tools.service import DEFAULT_TOOLS, ToolsService
 from agentflow_server.runtime.plan import OutputSpec, Plan
 from agentflow_server.runtime.structured import schema_problem
 from agentflow_server.storage import Database, Tx
+from agentflow_server.storage.idempotency import once
 
 MAIN_AGENT = "MainAgent"
 _MAIN = {
@@ -103,8 +104,8 @@ class AgentsService:
     async def config(self, caller: Caller, agent_id: str) -> AgentConfig:
         return config_of(await self.record(caller, agent_id))
 
-    async def create(self, caller: Caller, wanted: AgentCreate) -> Agent:
-        """Add an agent.
+    async def create(self, caller: Caller, wanted: AgentCreate, key: str | None = None) -> Agent:
+        """Add an agent; a second request with the same idempotency key gives the agent of the first.
 
         Raises:
             ConflictError: the name is taken. ValidationError: an unknown tool or model.
@@ -113,9 +114,21 @@ class AgentsService:
         self._check(data)
         now = self._clock.micros()
         record = AgentRecord(new_id(), wanted.name, {**data, "created_by_user_id": caller.user_id}, now, now)
-        if not await self._db.tenant(caller.tenant).write(lambda tx: store.insert(tx, record)):
-            raise _taken(wanted.name)
-        return agent_of(record)
+
+        def unit(tx: Tx) -> AgentRecord:
+            def insert() -> str:
+                if not store.insert(tx, record):
+                    raise _taken(wanted.name)
+                return record.id
+
+            body = wanted.model_dump_json()
+            agent_id = once(tx, user_id=caller.user_id, key=key, body=body, now=now, work=insert)
+            found = store.by_id(tx, agent_id)
+            if found is None:
+                raise _unknown(agent_id)
+            return found
+
+        return agent_of(await self._db.tenant(caller.tenant).write(unit))
 
     async def update(self, caller: Caller, agent_id: str, changes: AgentUpdate) -> AgentRecord:
         """Change an agent; `llm_config` is merged field by field, a field set to null goes back to its default.

@@ -17,6 +17,16 @@ def _big(name: str, *, null: bool = False, default: int | None = None) -> "sa.Co
 
 def upgrade() -> None:
     op.create_table("tenants", _text("tenant"), _big("created_at"), sa.PrimaryKeyConstraint("tenant"))
+    op.create_table(
+        "idempotency_keys",
+        _text("tenant"),
+        _text("user_id"),
+        _text("key"),
+        _text("body_hash"),
+        _text("outcome"),
+        _big("created_at"),
+        sa.PrimaryKeyConstraint("tenant", "user_id", "key"),
+    )
     _rooms()
     _log()
     op.create_table(
@@ -144,5 +154,15 @@ def _log() -> None:
 
 
 def downgrade() -> None:
-    for table in ("parts", "events", "event_heads", "runs", "conversations", "agents", "jobs", "tenants"):
+    for table in (
+        "parts",
+        "events",
+        "event_heads",
+        "runs",
+        "conversations",
+        "agents",
+        "jobs",
+        "idempotency_keys",
+        "tenants",
+    ):
         op.drop_table(table)
