@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 COMMAND = Path(sys.executable).with_name("agentflow")
@@ -25,10 +26,10 @@ class Backend:
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[str] | None = None
 
-    def start(self) -> None:
+    def start(self, before: Callable[[], None] | None = None) -> None:
         command = [str(COMMAND), "serve", "--data", str(self.data), "--port", str(self.port), "--log-level", "error"]
         environ = {**os.environ, "DEV_AUTH_BYPASS": "true"}
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ, preexec_fn=before)
         assert self.process.stdout is not None
         assert "http://" in self.process.stdout.readline()
 
@@ -42,7 +43,8 @@ class Backend:
         self.process = None
 
     def __enter__(self) -> "Backend":
-        self.start()
+        if self.process is None:
+            self.start()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -30,29 +30,34 @@ class ModelInfo(NamedTuple):
 _GPT5 = ("minimal", "low", "medium", "high")
 _THINKING = ("low", "medium", "high")
 _GPT51 = ("none", *_THINKING)
+_MILLION = 1_000_000
 SCRIPTED = "agentflow/scripted"
 BUILT_IN: tuple[ModelInfo, ...] = (
+    ModelInfo("openai/gpt-6.1-sol", "GPT-6.1 Sol", 1_050_000, 128_000, True, reasoning_efforts=_GPT51),
+    ModelInfo("openai/gpt-6.1-terra", "GPT-6.1 Terra", 1_050_000, 128_000, True, reasoning_efforts=_GPT51),
+    ModelInfo("openai/gpt-6-luna", "GPT-6 Luna", 1_050_000, 128_000, True, reasoning_efforts=_GPT51),
+    ModelInfo("openai/gpt-5.4", "GPT-5.4", 1_050_000, 128_000, True, reasoning_efforts=_GPT51),
+    ModelInfo("openai/gpt-5.4-mini", "GPT-5.4 mini", 400_000, 128_000, True, reasoning_efforts=_GPT51),
+    ModelInfo("openai/gpt-5.4-nano", "GPT-5.4 nano", 400_000, 128_000, True, reasoning_efforts=_GPT51),
     ModelInfo("openai/gpt-5", "GPT-5", 400_000, 128_000, True, reasoning_efforts=_GPT5),
     ModelInfo("openai/gpt-5-mini", "GPT-5 mini", 400_000, 128_000, True, reasoning_efforts=_GPT5),
-    ModelInfo("openai/gpt-5-nano", "GPT-5 nano", 400_000, 128_000, True, reasoning_efforts=_GPT5),
-    ModelInfo("openai/gpt-5.1", "GPT-5.1", 400_000, 128_000, True, reasoning_efforts=_GPT51),
-    ModelInfo("openai/gpt-4.1", "GPT-4.1", 1_047_576, 32_768, True),
-    ModelInfo("openai/gpt-4.1-mini", "GPT-4.1 mini", 1_047_576, 32_768, True),
+    ModelInfo("openai/gpt-4.1", "GPT-4.1", _MILLION, 32_768, True),
     ModelInfo("openai/gpt-4o", "GPT-4o", 128_000, 16_384, True),
     ModelInfo("openai/gpt-4o-mini", "GPT-4o mini", 128_000, 16_384, True),
-    ModelInfo("openai/o3", "o3", 200_000, 100_000, True, reasoning_efforts=_THINKING),
-    ModelInfo("openai/o4-mini", "o4-mini", 200_000, 100_000, True, reasoning_efforts=_THINKING),
-    ModelInfo("anthropic/claude-opus-4-1", "Claude Opus 4.1", 200_000, 32_000, True, reasoning_efforts=_THINKING),
-    ModelInfo("anthropic/claude-sonnet-4-5", "Claude Sonnet 4.5", 200_000, 64_000, True, reasoning_efforts=_THINKING),
+    ModelInfo("anthropic/claude-opus-5-5", "Claude Opus 5.5", _MILLION, 64_000, True, reasoning_efforts=_THINKING),
+    ModelInfo("anthropic/claude-sonnet-5-5", "Claude Sonnet 5.5", _MILLION, 64_000, True, reasoning_efforts=_THINKING),
+    ModelInfo("anthropic/claude-haiku-5-5", "Claude Haiku 5.5", _MILLION, 64_000, True, reasoning_efforts=_THINKING),
     ModelInfo("anthropic/claude-haiku-4-5", "Claude Haiku 4.5", 200_000, 64_000, True, reasoning_efforts=_THINKING),
-    ModelInfo("google/gemini-2.5-pro", "Gemini 2.5 Pro", 1_048_576, 65_536, True, reasoning_efforts=_THINKING),
+    ModelInfo("google/gemini-4-argon", "Gemini 4 Argon", 1_048_576, 65_536, True, reasoning_efforts=_THINKING),
+    ModelInfo("google/gemini-3.8-flash", "Gemini 3.8 Flash", _MILLION, 65_536, True, reasoning_efforts=_THINKING),
+    ModelInfo("google/gemini-3.5-flash-lite", "Gemini 3.5 Flash-Lite", _MILLION, 65_536, True),
     ModelInfo("google/gemini-2.5-flash", "Gemini 2.5 Flash", 1_048_576, 65_536, True, reasoning_efforts=_THINKING),
-    ModelInfo("google/gemini-2.5-flash-lite", "Gemini 2.5 Flash-Lite", 1_048_576, 65_536, True),
-    ModelInfo("mistral/mistral-large-latest", "Mistral Large", 128_000, None, False),
-    ModelInfo("mistral/mistral-small-latest", "Mistral Small", 128_000, None, True),
-    ModelInfo("deepseek/deepseek-chat", "DeepSeek Chat", 128_000, 8_192),
-    ModelInfo("deepseek/deepseek-reasoner", "DeepSeek Reasoner", 128_000, 64_000),
-    ModelInfo("groq/llama-3.3-70b-versatile", "Llama 3.3 70B", 131_072, 32_768),
+    ModelInfo("mistral/mistral-large-latest", "Mistral Large", 262_144, None, True),
+    ModelInfo("mistral/mistral-small-latest", "Mistral Small", 262_144, None, True),
+    ModelInfo("deepseek/deepseek-flash", "DeepSeek V4.1 Flash", _MILLION, None),
+    ModelInfo("deepseek/deepseek-v4-pro", "DeepSeek V4 Pro", _MILLION, None),
+    ModelInfo("groq/openai/gpt-oss-120b", "GPT OSS 120B", 131_072, None),
+    ModelInfo("groq/qwen/qwen3.8-27b", "Qwen 3.8 27B", 131_072, None),
     ModelInfo(
         SCRIPTED,
         "Scripted",
@@ -63,12 +68,12 @@ BUILT_IN: tuple[ModelInfo, ...] = (
 )
 BY_ID = {model.id: model for model in BUILT_IN}
 PREFERRED = {
-    "openai": "openai/gpt-5-mini",
-    "anthropic": "anthropic/claude-sonnet-4-5",
-    "google": "google/gemini-2.5-flash",
+    "openai": "openai/gpt-5.4-mini",
+    "anthropic": "anthropic/claude-sonnet-5-5",
+    "google": "google/gemini-3.8-flash",
     "mistral": "mistral/mistral-small-latest",
-    "deepseek": "deepseek/deepseek-chat",
-    "groq": "groq/llama-3.3-70b-versatile",
+    "deepseek": "deepseek/deepseek-flash",
+    "groq": "groq/openai/gpt-oss-120b",
 }
 
 
