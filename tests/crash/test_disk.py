@@ -34,7 +34,8 @@ def test_a_full_disk(tmp_path: Path) -> None:
         assert isinstance(refused, UnavailableError | RequestTimeoutError)
         assert client.system.health().status == "ok"
         with pytest.raises(UnavailableError):
-            client.agents.create(name="x" * 100, description="y" * 9_000)
+            for number in range(100):
+                client.agents.create(name=f"agent {number}", system_prompt="y" * 200_000)
         backend.stop()
         backend.start()
         assert [client.runs.retrieve(run_id).status for run_id in kept] == ["completed"] * len(kept)

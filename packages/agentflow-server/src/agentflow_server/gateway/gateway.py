@@ -86,14 +86,17 @@ class Gateway:
         name, provider, model = self._route(request.model)
         slot = self._slots.setdefault(name, asyncio.Semaphore(self._settings.concurrency))
         limit = request.timeout or self._settings.call_timeout
+        clock = asyncio.timeout(limit)
         try:
-            async with slot, asyncio.timeout(limit):
+            async with slot, clock:
                 chunks, first = await self._open(provider, request, model)
                 try:
                     yield self._priced(chunks, first, request.model)
                 finally:
                     await chunks.aclose()
         except TimeoutError:
+            if not clock.expired():
+                raise
             raise ModelTimeoutError(f"{request.model} took longer than {limit:g} s for one answer") from None
 
     async def _open(
