@@ -33,9 +33,13 @@ def test_a_full_disk(tmp_path: Path) -> None:
         # either it could not be accepted any more, or it was accepted and cannot be finished for now
         assert isinstance(refused, UnavailableError | RequestTimeoutError)
         assert client.system.health().status == "ok"
-        with pytest.raises(UnavailableError):
+
+        def fill() -> None:
             for number in range(100):
                 client.agents.create(name=f"agent {number}", system_prompt="y" * 200_000)
+
+        with pytest.raises(UnavailableError):
+            fill()
         backend.stop()
         backend.start()
         assert [client.runs.retrieve(run_id).status for run_id in kept] == ["completed"] * len(kept)

@@ -3,7 +3,8 @@
 A provider may have more models than stand here; those are used as they are named, with careful assumptions.
 """
 
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from agentflow_server.gateway.messages import Usage
 
@@ -88,24 +89,30 @@ def cost_of(model_id: str, usage: Usage) -> float | None:
     """What a call costs in US dollars, None if the price is not known."""
     if model_id == SCRIPTED:
         return 0.0
+    entry = _priced_model(model_id)
+    if entry is None:
+        return None
     from genai_prices import Usage as PricedUsage
-    from genai_prices import calc_price
 
-    provider, _, name = model_id.partition("/")
-    if provider == "openrouter":
-        provider_id, ref = "openrouter", name
-    else:
-        provider_id, ref = provider, name
+    counted = PricedUsage(
+        input_tokens=usage.input_tokens,
+        cache_read_tokens=usage.cached_input_tokens,
+        output_tokens=usage.output_tokens,
+    )
+    provider, model = entry
     try:
-        price = calc_price(
-            PricedUsage(
-                input_tokens=usage.input_tokens,
-                cache_read_tokens=usage.cached_input_tokens,
-                output_tokens=usage.output_tokens,
-            ),
-            model_ref=ref,
-            provider_id=provider_id,
-        )
+        return float(model.calc_price(counted, provider).total_price)
     except (LookupError, ValueError):
         return None
-    return float(price.total_price)
+
+
+@lru_cache(maxsize=1024)
+def _priced_model(model_id: str) -> Any:
+    """The provider and the model in the price list, or None."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    provider, _, name = model_id.partition("/")
+    try:
+        return get_snapshot().find_provider_model(name, None, provider, None)
+    except (LookupError, ValueError):
+        return None

@@ -1,7 +1,8 @@
 """Puts a run's events into the log: text as it comes, without waiting; facts with the certainty that they are on disk.
 
-Text is bounded: when too much of it is still on its way to the disk, the model is read no further until it has
-arrived. The first failed write stops the run.
+While one piece of text is on its way to the disk, what comes in the meantime is gathered and written as one: an idle
+machine shows every token at once, a busy one shares the cost. When too much is gathered, the model is read no further.
+The first failed write stops the run.
 """
 
 import asyncio
@@ -16,7 +17,8 @@ from agentflow_server.kit.clock import Clock, to_iso
 from agentflow_server.runtime.context import RunContext
 from agentflow_server.storage import Tx
 
-_MAX_UNWRITTEN = 256
+_MAX_GATHERED = 64 * 1024
+_TEXT = ("delta", "reasoning_delta")
 _Written = asyncio.Future[list[StoredEvent]]
 
 
@@ -29,10 +31,12 @@ class Emitter:
         self._clock = clock
         self._context = context
         self.scope = Scope(run.tenant, run.conversation_id, lambda tx: ledger.check_fence(tx, job))
-        self._unwritten = 0
-        self._first_text: Awaitable[list[StoredEvent]] | None = None
+        self._in_flight: _Written | None = None
+        self._gathered: list[tuple[str, str]] = []
+        self._size = 0
+        self._first_text: _Written | None = None
         self._failure: BaseException | None = None
-        self._heads = {type_: self._head(type_) for type_ in ("delta", "reasoning_delta")}
+        self._heads = {type_: self._head(type_) for type_ in _TEXT}
 
     def _head(self, type_: str) -> bytes:
         run = self._context.run
@@ -59,47 +63,81 @@ class Emitter:
         """Append events; await the result to know that they, and what `also` wrote, are on disk."""
         if self._failure is not None:
             raise self._failure
-        return self._log.append(self.scope, drafts, also)
+        text = self._take_gathered()
+        written = asyncio.ensure_future(self._log.append(self.scope, (*text, *drafts), also))
+        if not text:
+            return written
+        self._first_text = self._first_text or written
+        return _behind(written, len(text))
 
     def report(self, drafted: Draft) -> None:
         """Append an event without waiting for it."""
-        self._track(self.send((drafted,)))
+        asyncio.ensure_future(self.send((drafted,))).add_done_callback(self._note_failure)
 
     async def text(self, text: str, type_: str = "delta") -> None:
         """Append a piece of text. Returns at once unless too much is still unwritten."""
-        run = self._context.run
-        stamp = to_iso(self._clock.micros()).encode()
-        body = b'%s%s,"timestamp":"%s","metadata":null}' % (self._heads[type_], to_json(text), stamp)
-        written = self._track(
-            self.send((Draft(type_, run.call_id, run.root_call_id, self._context.plan.parent_call_id, body),))
-        )
-        if self._first_text is None:
-            self._first_text = written
-        if self._unwritten > _MAX_UNWRITTEN:
-            await asyncio.wait((written,))
+        if self._failure is not None:
+            raise self._failure
+        self._gathered.append((type_, text))
+        self._size += len(text)
+        if self._in_flight is None:
+            self._write_gathered()
+        elif self._size > _MAX_GATHERED:
+            await asyncio.wait((self._in_flight,))
 
     def keep_text(self) -> None:
         """The text so far belongs to a completed model call."""
+        if self._gathered:
+            self._write_gathered()
         self._first_text = None
 
     async def discard_text(self, reason: str, since_seq: int | None = None) -> None:
         """Tell readers that the text since the last completed model call is void, if there was any."""
+        if self._gathered:
+            self._write_gathered()
         if since_seq is None and self._first_text is not None:
-            since_seq = (await self._first_text)[0].seq
+            since_seq = next(event.seq for event in await self._first_text if event.type in _TEXT)
         self._first_text = None
         if since_seq is not None:
             await self.send((self.draft("text_discarded", {"reason": reason, "since_seq": since_seq}),))
 
-    def _track(self, write: Awaitable[list[StoredEvent]]) -> _Written:
-        future = asyncio.ensure_future(write)
-        self._unwritten += 1
-        future.add_done_callback(self._written)
-        return future
+    def _take_gathered(self) -> list[Draft]:
+        """What was gathered, neighbours of one kind joined into one event."""
+        joined: list[tuple[str, list[str]]] = []
+        for type_, text in self._gathered:
+            if joined and joined[-1][0] == type_:
+                joined[-1][1].append(text)
+            else:
+                joined.append((type_, [text]))
+        self._gathered, self._size = [], 0
+        return [self._text_draft(type_, "".join(texts)) for type_, texts in joined]
+
+    def _text_draft(self, type_: str, text: str) -> Draft:
+        run = self._context.run
+        stamp = to_iso(self._clock.micros()).encode()
+        body = b'%s%s,"timestamp":"%s","metadata":null}' % (self._heads[type_], to_json(text), stamp)
+        return Draft(type_, run.call_id, run.root_call_id, self._context.plan.parent_call_id, body)
+
+    def _write_gathered(self) -> None:
+        written = asyncio.ensure_future(self._log.append(self.scope, self._take_gathered()))
+        self._first_text = self._first_text or written
+        self._in_flight = written
+        written.add_done_callback(self._written)
 
     def _written(self, done: _Written) -> None:
-        self._unwritten -= 1
+        self._note_failure(done)
+        if self._in_flight is done:
+            self._in_flight = None
+            if self._gathered and self._failure is None:
+                self._write_gathered()
+
+    def _note_failure(self, done: _Written) -> None:
         if not done.cancelled() and (error := done.exception()) is not None:
             self._failure = self._failure or error
+
+
+async def _behind(written: _Written, count: int) -> list[StoredEvent]:
+    return (await written)[count:]
 
 
 def draft(

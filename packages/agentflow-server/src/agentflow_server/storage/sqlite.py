@@ -151,6 +151,8 @@ def _snapshot(connection: sqlite3.Connection, fn: Callable[[Tx], T]) -> T:
 
 
 def _commit_group(connection: sqlite3.Connection, tx: Tx, units: list[_Unit]) -> list[_Outcome]:
+    if len(units) == 1:
+        return [_commit_one(connection, tx, *units[0])]
     outcomes: list[_Outcome] = []
     try:
         connection.execute("BEGIN IMMEDIATE")
@@ -169,6 +171,20 @@ def _commit_group(connection: sqlite3.Connection, tx: Tx, units: list[_Unit]) ->
         failure = _translate(error)
         return [(future, None, failure) for _, future in units]
     return outcomes
+
+
+def _commit_one(
+    connection: sqlite3.Connection, tx: Tx, fn: Callable[[Tx], Any], future: "asyncio.Future[Any]"
+) -> _Outcome:
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        value = fn(tx)
+        connection.execute("COMMIT")
+    except BaseException as error:  # noqa: BLE001 - handed to the caller that wrote the unit
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        return future, None, _translate(error)
+    return future, value, None
 
 
 def _translate(error: BaseException) -> BaseException:

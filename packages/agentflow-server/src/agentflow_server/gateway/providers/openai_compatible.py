@@ -4,6 +4,7 @@ Written on bare httpx2: the request is joined from messages that were serialised
 from bytes. Source of the format: OpenAI API reference, "Create chat completion", streaming.
 """
 
+import asyncio
 import json
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -39,6 +40,7 @@ _FINISH: dict[str, FinishReason] = {
     "content_filter": "content_filter",
 }
 _MAX_ERROR = 64 * 1024
+_LAST_BYTES = 0.25
 _MAX_LINE = 16 * 1024 * 1024
 
 
@@ -95,10 +97,12 @@ class OpenAICompatible:
                 answer.request_id = response.headers.get("x-request-id")
                 if response.status_code != 200:
                     raise await self._refusal(response)
-                async for block in _blocks(response):
+                blocks = _blocks(response)
+                async for block in blocks:
                     for chunk in answer.read(block):
                         yield chunk
                     if answer.done:
+                        await _read_to_end(blocks)
                         break
         except httpx2.TimeoutException as error:
             raise self._timed_out(answer, error) from None
@@ -180,10 +184,20 @@ class OpenAICompatible:
             await self._client.aclose()
 
 
+async def _read_to_end(blocks: AsyncIterator[list[bytes]]) -> None:
+    """Take what stands behind `[DONE]`, so that the connection can be used again; a server that holds it is left."""
+    try:
+        async with asyncio.timeout(_LAST_BYTES):
+            async for _ in blocks:
+                pass
+    except TimeoutError:
+        pass
+
+
 async def _blocks(response: httpx2.Response) -> AsyncIterator[list[bytes]]:
     """The data lines of each network read (server-sent events; this format never splits one over two lines)."""
     rest = b""
-    async for piece in response.aiter_bytes():
+    async for piece in response.aiter_raw():
         lines = (rest + piece).split(b"\n")
         rest = lines.pop()
         if len(rest) > _MAX_LINE:
