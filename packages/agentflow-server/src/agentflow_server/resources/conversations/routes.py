@@ -97,7 +97,7 @@ def router(service: ConversationsService, streams: Streams) -> APIRouter:  # noq
         """Let the agent's model name the conversation."""
         return await service.generate_title(caller, conversation_id)
 
-    @routes.get("/{conversation_id}/watch", response_class=EventStream)
+    @routes.get("/{conversation_id}/watch", response_model=None)
     async def watch(
         caller: CurrentCaller, conversation_id: str, last_event_id: Annotated[str | None, Header()] = None
     ) -> Response:

@@ -45,7 +45,7 @@ def router(service: RunsService, streams: Streams) -> APIRouter:
         """A run: where it stands, how it ended."""
         return await service.retrieve(caller, run_id)
 
-    @routes.get("/runs/{run_id}/stream", response_class=EventStream, responses=_STREAM)
+    @routes.get("/runs/{run_id}/stream", response_model=None, responses=_STREAM)
     async def stream(
         caller: CurrentCaller,
         run_id: str,
