@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,8 @@ def test_every_command_has_its_line() -> None:
 
     pages = "".join(page.read_text() for page in PAGES)
     assert not [name for name in COMMANDS if f"agentflow {name}" not in pages]
+
+
+def test_the_reference_is_fresh() -> None:
+    done = subprocess.run([sys.executable, "tools/reference.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -42,10 +42,15 @@ from agentflow_server.storage import open_database
 
 @dataclass(slots=True)
 class Server:
-    """A server that is ready to be served: its ASGI app, and how to tell it that it will stop."""
+    """A server that is ready to be served: its ASGI app, and how to tell it that it will stop.
+
+    `close_unused` gives back what was opened if the app is never served.
+    """
 
     app: ASGIApp
+    fastapi: FastAPI
     begin_shutdown: Callable[[], None]
+    close_unused: Callable[[], None]
     loop: asyncio.AbstractEventLoop | None = None
 
     def begin_shutdown_from_thread(self) -> None:
@@ -91,6 +96,10 @@ def create_server(
         system.stopping = streams.closing = worker.stopping = True
         hub.ring_all()
 
+    def close_unused() -> None:
+        asyncio.run(db.close())
+        unlock()
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         server.loop = asyncio.get_running_loop()
@@ -117,7 +126,7 @@ def create_server(
         models_routes.router(ModelsService(gateway)),
     )
     app.include_router(system_routes.router(system))
-    server = Server(Doorman(app, settings.max_body_bytes), begin_shutdown)
+    server = Server(Doorman(app, settings.max_body_bytes), app, begin_shutdown, close_unused)
     return server
 
 
