@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-
 from agentflow.cli.main import root
 from agentflow_server.app import create_server
 from agentflow_server.gateway import GatewaySettings

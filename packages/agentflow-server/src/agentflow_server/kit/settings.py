@@ -23,29 +23,46 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    data: Path = Field(Path(".agentflow-data"), description="AGENTFLOW_DATA: folder of the embedded database and files")
-    database_url: SecretStr | None = Field(None, description="AGENTFLOW_DATABASE_URL: postgresql://… to scale out")
+    data: Path = Field(
+        default=Path(".agentflow-data"), description="AGENTFLOW_DATA: folder of the embedded database and files"
+    )
+    database_url: SecretStr | None = Field(
+        default=None, description="AGENTFLOW_DATABASE_URL: postgresql://… to scale out"
+    )
     sqlite_synchronous: Literal["full", "normal"] = Field(
-        "full", description="AGENTFLOW_SQLITE_SYNCHRONOUS: `full` survives power loss, `normal` only a killed process"
+        default="full",
+        description="AGENTFLOW_SQLITE_SYNCHRONOUS: `full` survives power loss, `normal` only a killed process",
     )
-    host: str = Field("127.0.0.1", description="AGENTFLOW_HOST: address to listen on")
-    port: int = Field(8001, ge=0, le=65535, description="AGENTFLOW_PORT: port to listen on, 0 for any free one")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="AGENTFLOW_LOG_LEVEL")
+    host: str = Field(default="127.0.0.1", description="AGENTFLOW_HOST: address to listen on")
+    port: int = Field(default=8001, ge=0, le=65535, description="AGENTFLOW_PORT: port to listen on, 0 for any free one")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="AGENTFLOW_LOG_LEVEL")
 
-    dev_auth_bypass: bool = Field(False, description="DEV_AUTH_BYPASS: let requests without credentials through")
-    dev_tenant_name: str = Field("agentflow", min_length=1, description="DEV_TENANT_NAME: their tenant")
-    dev_user_id: str = Field("local-dev", min_length=1, description="DEV_USER_ID: their user")
+    dev_auth_bypass: bool = Field(
+        default=False, description="DEV_AUTH_BYPASS: let requests without credentials through"
+    )
+    dev_tenant_name: str = Field(default="agentflow", min_length=1, description="DEV_TENANT_NAME: their tenant")
+    dev_user_id: str = Field(default="local-dev", min_length=1, description="DEV_USER_ID: their user")
     dev_allow_remote: bool = Field(
-        False, description="AGENTFLOW_DEV_ALLOW_REMOTE: allow the bypass on an address that is not loopback"
+        default=False, description="AGENTFLOW_DEV_ALLOW_REMOTE: allow the bypass on an address that is not loopback"
     )
 
-    max_body_bytes: int = Field(4 * 1024 * 1024, gt=0, description="AGENTFLOW_MAX_BODY_BYTES: largest JSON request")
+    max_body_bytes: int = Field(
+        default=4 * 1024 * 1024, gt=0, description="AGENTFLOW_MAX_BODY_BYTES: largest JSON request"
+    )
     max_message_chars: int = Field(500_000, gt=0, description="AGENTFLOW_MAX_MESSAGE_CHARS: longest chat message")
-    max_concurrent_runs: int = Field(1000, gt=0, description="AGENTFLOW_MAX_CONCURRENT_RUNS: runs of one process")
-    max_streams: int = Field(2000, gt=0, description="AGENTFLOW_MAX_STREAMS: open event streams of one process")
-    keep_alive_seconds: float = Field(15.0, gt=0, description="AGENTFLOW_KEEP_ALIVE_SECONDS: comment line in a stream")
-    lease_seconds: float = Field(30.0, gt=1, description="AGENTFLOW_LEASE_SECONDS: how long a silent worker owns a job")
-    shutdown_seconds: float = Field(10.0, ge=0, description="AGENTFLOW_SHUTDOWN_SECONDS: time to hand runs over")
+    max_concurrent_runs: int = Field(
+        default=1000, gt=0, description="AGENTFLOW_MAX_CONCURRENT_RUNS: runs of one process"
+    )
+    max_streams: int = Field(default=2000, gt=0, description="AGENTFLOW_MAX_STREAMS: open event streams of one process")
+    keep_alive_seconds: float = Field(
+        default=15.0, gt=0, description="AGENTFLOW_KEEP_ALIVE_SECONDS: comment line in a stream"
+    )
+    lease_seconds: float = Field(
+        default=30.0, gt=1, description="AGENTFLOW_LEASE_SECONDS: how long a silent worker owns a job"
+    )
+    shutdown_seconds: float = Field(
+        default=10.0, ge=0, description="AGENTFLOW_SHUTDOWN_SECONDS: time to hand runs over"
+    )
 
     @model_validator(mode="after")
     def _bypass_stays_local(self) -> Self:
