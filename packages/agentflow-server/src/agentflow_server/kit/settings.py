@@ -49,7 +49,11 @@ class Settings(BaseModel):
     max_body_bytes: int = Field(
         default=4 * 1024 * 1024, gt=0, description="AGENTFLOW_MAX_BODY_BYTES: largest JSON request"
     )
-    max_message_chars: int = Field(500_000, gt=0, description="AGENTFLOW_MAX_MESSAGE_CHARS: longest chat message")
+    max_message_chars: int = Field(
+        default=500_000,
+        gt=0,
+        description="AGENTFLOW_MAX_MESSAGE_CHARS: longest chat message",
+    )
     max_concurrent_runs: int = Field(
         default=1000, gt=0, description="AGENTFLOW_MAX_CONCURRENT_RUNS: runs of one process"
     )

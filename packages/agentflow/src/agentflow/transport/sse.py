@@ -74,9 +74,11 @@ class Splitter:
                     data.clear()
                 self._size = 0
             elif line.startswith(b"id:"):
-                value = line[3:].lstrip(b" ")
+                value = line[4:] if line[3:4] == b" " else line[3:]
                 if b"\0" not in value:
                     self._id = value
             elif line == b"data":
                 data.append(b"")
+            elif line == b"id":
+                self._id = b""
         return events

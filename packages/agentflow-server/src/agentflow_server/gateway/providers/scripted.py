@@ -316,5 +316,11 @@ def _answer(question: str, given: list[str], results: list[ToolMessage]) -> str:
 def _sentences(given: list[str]) -> list[str]:
     found: list[str] = []
     for text in reversed(given):
-        found += [piece.strip() for piece in re.split(r"(?<=[.!?])\s+|\n+", text) if piece.strip() and "<" not in piece]
+        found += [piece.strip() for piece in re.split(r"(?<=[.!?])\s+|\n+", text) if _tells(piece)]
     return found
+
+
+def _tells(piece: str) -> bool:
+    """Whether a sentence says something: it is no question and no markup."""
+    text = piece.strip()
+    return bool(text) and "<" not in text and not text.endswith("?")
