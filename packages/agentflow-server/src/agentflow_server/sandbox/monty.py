@@ -186,8 +186,7 @@ class _Work:
         }
 
     def _print(self, _stream: str, text: str) -> None:
-        self._bytes += len(text.encode(errors="replace"))
-        if self._bytes > self.limits.output_bytes:
+        if self._too_long(text):
             self._end(f"the tool printed more than {self.limits.output_bytes} bytes")
         else:
             self._output.append(text)
@@ -198,8 +197,14 @@ class _Work:
             self._end(f"the tool reported progress more than {self.limits.progress_events} times")
         elif not isinstance(value, str | int | float | bool | None):
             raise TypeError("progress takes a text, a number, a boolean or None")
+        elif isinstance(value, str) and self._too_long(value):
+            self._end(f"the tool printed and reported more than {self.limits.output_bytes} bytes")
         elif self._on_progress is not None:
             self._on_progress(value)
+
+    def _too_long(self, text: str) -> bool:
+        self._bytes += len(text.encode(errors="replace"))
+        return self._bytes > self.limits.output_bytes
 
     def _end(self, reason: str) -> None:
         self._too_much = self._too_much or reason
