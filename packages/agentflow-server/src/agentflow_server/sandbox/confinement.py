@@ -11,6 +11,7 @@ import resource
 import struct
 import sys
 from pathlib import Path
+from typing import Any
 
 _CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWNET, _CLONE_NEWIPC = 0x20000, 0x10000000, 0x40000000, 0x08000000
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
@@ -26,7 +27,7 @@ _X86_64 = {
         41, 42, 43, 49, 50, 288, 57, 58, 59, 322, 62, 129, 200, 234, 297, 424, 434, 438,
         101, 310, 311, 312, 165, 166, 155, 161, 167, 168, 169, 170, 171, 172, 173, 175, 176, 313, 246, 320,
         272, 308, 321, 323, 298, 248, 249, 250, 303, 304, 300, 319, 425, 426, 427, 428, 429, 430, 431, 432, 433, 442,
-        29, 64, 68, 240, 163, 179, 135, 141, 142, 144, 203, 314, 153, 16,
+        29, 64, 68, 240, 163, 179, 135, 141, 142, 144, 203, 314, 153, 447,
     ],
     "clone": 56, "clone3": 435, "prlimit": 302, "capset": 126, "audit": 0xC000003E,
 }  # fmt: skip
@@ -35,11 +36,12 @@ _AARCH64 = {
         198, 203, 202, 200, 201, 242, 221, 281, 129, 130, 131, 138, 240, 424, 434, 438,
         117, 270, 271, 272, 40, 39, 41, 51, 224, 225, 142, 161, 162, 105, 106, 273, 104, 294,
         97, 268, 280, 282, 241, 217, 218, 219, 264, 265, 262, 279, 425, 426, 427, 428, 429, 430, 431, 432, 433, 442,
-        194, 190, 186, 180, 89, 60, 92, 140, 118, 119, 122, 274, 58, 29,
+        194, 190, 186, 180, 89, 60, 92, 140, 118, 119, 122, 274, 58, 447,
     ],
     "clone": 220, "clone3": 435, "prlimit": 261, "capset": 91, "audit": 0xC00000B7,
 }  # fmt: skip
-_TABLES = {"x86_64": _X86_64, "aarch64": _AARCH64}
+_Table = dict[str, Any]
+_TABLES: dict[str, _Table] = {"x86_64": _X86_64, "aarch64": _AARCH64}
 
 
 def confine(folder: str, *, memory_bytes: int, seconds: float) -> list[str]:
@@ -144,19 +146,19 @@ def _drop_capabilities(libc: ctypes.CDLL, number: int) -> bool:
     return libc.syscall(number, header, b"\0" * 24) == 0
 
 
-def _seccomp(libc: ctypes.CDLL, table: dict[str, object]) -> bool:
+def _seccomp(libc: ctypes.CDLL, table: _Table) -> bool:
     program = _program(table)
     buffer = ctypes.create_string_buffer(program, len(program))
     pointer = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer))
     return libc.prctl(_PR_SET_SECCOMP, 2, pointer, 0, 0) == 0
 
 
-def _program(table: dict[str, object]) -> bytes:
+def _program(table: _Table) -> bytes:
     """A BPF filter: no new processes, sockets, signals, tracing, mounts or kernel doors; threads stay possible."""
     load, equal, at_least, test, give = 0x20, 0x15, 0x35, 0x45, 0x06
     allow, refuse, absent, kill = 0x7FFF0000, 0x00050000 | _EPERM, 0x00050000 | _ENOSYS, 0x80000000
 
-    def step(code: int, value: object, then: int = 0, otherwise: int = 0) -> bytes:
+    def step(code: int, value: int, then: int = 0, otherwise: int = 0) -> bytes:
         return struct.pack("HBBI", code, then, otherwise, value)
 
     steps = [
@@ -167,8 +169,6 @@ def _program(table: dict[str, object]) -> bytes:
         step(give, allow),
         step(equal, table["prlimit"], 0, 4), step(load, 16), step(equal, 0, 1, 0), step(give, refuse), step(give, allow),
     ]  # fmt: skip
-    refused = table["refused"]
-    assert isinstance(refused, list)
-    for number in refused:
+    for number in table["refused"]:
         steps += [step(equal, number, 0, 1), step(give, refuse)]
     return b"".join([*steps, step(give, allow)])

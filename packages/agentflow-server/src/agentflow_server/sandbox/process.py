@@ -4,6 +4,7 @@ The tools room calls it. It trusts nothing the process writes, and kills the who
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -217,10 +218,8 @@ def _frame(line: bytes) -> dict[str, Any]:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     await process.wait()
 
 
