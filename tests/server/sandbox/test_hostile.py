@@ -74,7 +74,7 @@ HOSTILE: dict[str, tuple[str, Kinds, Kinds]] = {
     "catastrophic regex": (
         body("import re", "return re.match('(a|aa)+$', 'a' * 60 + 'b').end()"), (TOOL, TIME), (TIME,),
     ),
-    "import by hand": (body("return __import__('os').system('true')"), (TOOL,), (TOOL, CRASH)),
+    "import by hand": (body("assert __import__('os').system('true') == 0"), (TOOL,), (TOOL,)),
     "syntax error": ("def tool(:\n", (REFUSED,), (REFUSED,)),
     "parser bomb": ("x = " + "-" * 50_000 + "1\n" + body("return x"), (REFUSED,), (REFUSED,)),
     "null byte": (body("return 1") + "\0", (REFUSED,), (REFUSED,)),
@@ -249,5 +249,5 @@ async def test_without_what_is_required_nothing_runs() -> None:
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
 async def test_the_process_holds_as_root(process: ProcessSandbox) -> None:
     assert {"no_capabilities", "landlock", "seccomp"} <= await process.capabilities()
-    with pytest.raises(SandboxToolError, match="PermissionError|Operation not permitted"):
+    with pytest.raises(SandboxToolError, match="PermissionError"):
         await process.run(body("import os", "os.setuid(0)", "os.chroot('/')"), None, {}, limits=LIMITS)

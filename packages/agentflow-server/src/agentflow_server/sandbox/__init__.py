@@ -1,4 +1,4 @@
-"""Runs tool source that users send: an interpreter of its own by default, a confined process where an admin allows it."""
+"""Runs tool source that users send: in Monty by default, in a confined process where an admin allows it."""
 
 from agentflow_server.sandbox.monty import MontySandbox
 from agentflow_server.sandbox.port import (

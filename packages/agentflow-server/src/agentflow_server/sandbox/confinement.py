@@ -167,7 +167,8 @@ def _program(table: _Table) -> bytes:
         step(equal, table["clone3"], 0, 1), step(give, absent),
         step(equal, table["clone"], 0, 4), step(load, 16), step(test, _CLONE_THREAD, 1, 0), step(give, refuse),
         step(give, allow),
-        step(equal, table["prlimit"], 0, 4), step(load, 16), step(equal, 0, 1, 0), step(give, refuse), step(give, allow),
+        step(equal, table["prlimit"], 0, 4), step(load, 16), step(equal, 0, 1, 0), step(give, refuse),
+        step(give, allow),
     ]  # fmt: skip
     for number in table["refused"]:
         steps += [step(equal, number, 0, 1), step(give, refuse)]

@@ -94,15 +94,18 @@ class MontySandbox:
     async def _workers(self) -> "AsyncMonty":
         async with self._opening:
             if self._pool is None:
-                from pydantic_monty import AsyncMonty  # noqa: PLC0415 - costs nothing until the first run
+                from pydantic_monty import AsyncMonty  # costs nothing until the first run
 
                 pool = AsyncMonty(min_processes=0, max_processes=self._concurrency, feed_duration_limit_grace=_GRACE)
                 self._pool = await pool.__aenter__()
             return self._pool
 
     async def _drive(self, work: "_Work", feeds: list[str], arguments: Mapping[str, Any]) -> object:
-        """Feed a fresh session. A cancelled or late feed is ended by killing its worker, then awaited: Monty's own
-        cancellation leaves a thread behind that aborts the interpreter at its end."""
+        """Feed a fresh session.
+
+        A cancelled or late feed is ended by killing its worker, then awaited: Monty's own cancellation leaves a thread
+        behind that aborts the interpreter at its end.
+        """
         async with self._slots:
             pool = await self._workers()
             feeding = asyncio.ensure_future(work.feed(pool, feeds, arguments))
@@ -129,6 +132,7 @@ class _Work:
         self.limits = limits
         self.line: int | None = None
         self._source_lines = source.count("\n") + 1
+        self._loop = asyncio.get_running_loop()
         self._on_progress = on_progress
         self._output: list[str] = []
         self._bytes = 0
@@ -149,7 +153,7 @@ class _Work:
                 return
 
     async def feed(self, pool: "AsyncMonty", feeds: list[str], arguments: Mapping[str, Any]) -> object:
-        from pydantic_monty import MontyError  # noqa: PLC0415
+        from pydantic_monty import MontyError
 
         try:
             async with pool.checkout(script_name="tool.py", limits=self._monty_limits()) as session:
@@ -200,7 +204,7 @@ class _Work:
         elif isinstance(value, str) and self._too_long(value):
             self._end(f"the tool printed and reported more than {self.limits.output_bytes} bytes")
         elif self._on_progress is not None:
-            self._on_progress(value)
+            self._loop.call_soon_threadsafe(self._on_progress, value)  # Monty calls from a thread of its own
 
     def _too_long(self, text: str) -> bool:
         self._bytes += len(text.encode(errors="replace"))
@@ -211,7 +215,7 @@ class _Work:
         self.kill()
 
     def _translate(self, error: "MontyError") -> SandboxError:
-        from pydantic_monty import MontyCrashedError, MontyRuntimeError, MontySyntaxError  # noqa: PLC0415
+        from pydantic_monty import MontyCrashedError, MontyRuntimeError, MontySyntaxError
 
         if self._too_much:
             return SandboxOutputExceeded(self._too_much)

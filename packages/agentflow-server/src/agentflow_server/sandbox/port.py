@@ -45,24 +45,24 @@ class SandboxError(Exception):
     """A run that gave no value."""
 
 
-class SandboxTimeout(SandboxError):
+class SandboxTimeout(SandboxError):  # noqa: N818
     """The run took longer than its limit."""
 
 
-class SandboxMemoryExceeded(SandboxError):
+class SandboxMemoryExceeded(SandboxError):  # noqa: N818
     """The run asked for more memory than its limit."""
 
 
-class SandboxOutputExceeded(SandboxError):
+class SandboxOutputExceeded(SandboxError):  # noqa: N818
     """The run printed, reported or returned more than its limit."""
 
 
-class SandboxCrashed(SandboxError):
+class SandboxCrashed(SandboxError):  # noqa: N818
     """The run ended without an answer: its process died or its answer was no answer."""
 
 
-class SandboxRefused(SandboxError):
-    """This sandbox cannot run the source; `line` is the line of the source where that shows, if there is one."""
+class SandboxRefused(SandboxError):  # noqa: N818
+    """The source cannot run in this sandbox; `line` is the line of the source where that shows, if there is one."""
 
     def __init__(self, reason: str, line: int | None = None) -> None:
         super().__init__(reason if line is None else f"line {line}: {reason}")
