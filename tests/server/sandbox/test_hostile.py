@@ -152,6 +152,14 @@ async def test_the_process_has_a_clean_environment(process: ProcessSandbox) -> N
     assert (files, packages) == ([], False)
 
 
+async def test_a_patched_json_changes_nothing_in_the_process(process: ProcessSandbox) -> None:
+    source = body(
+        "import json, sys", "json.dumps = json.loads = lambda *a, **k: 'forged'", "sys.stdout = None", "return {'a': 1}"
+    )
+    result = await process.run(source, None, {}, limits=LIMITS)
+    assert (result.value, result.stdout) == ({"a": 1}, "")
+
+
 async def test_full_python_runs_in_the_process(process: ProcessSandbox) -> None:
     source = """
 import asyncio, dataclasses, threading

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import contextlib
 import importlib.util
 import inspect
 import json
@@ -13,9 +14,18 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+_encode = json.JSONEncoder().encode  # bound before the tool can replace what `json` offers
+
 
 def main() -> None:
-    """Do the one job on standard input."""
+    """Do the one job on standard input. Nothing follows it: no handler the tool left behind, no trace of this file."""
+    try:
+        _work()
+    finally:
+        os._exit(0)
+
+
+def _work() -> None:
     job = json.load(sys.stdin.buffer)
     answers = os.dup(1)
     os.dup2(2, 1)
@@ -25,9 +35,10 @@ def main() -> None:
     if missing:
         _send(answers, {"refused": "this machine cannot give: " + ", ".join(missing)})
     else:
-        _send(answers, _outcome(job, answers))
-    sys.stdout.flush()
-    os._exit(0)
+        outcome = _outcome(job, answers)
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+        _send(answers, outcome)
 
 
 def _confine(job: dict[str, Any]) -> list[str]:
@@ -42,13 +53,12 @@ def _confine(job: dict[str, Any]) -> list[str]:
 
 
 def _send(answers: int, frame: dict[str, Any]) -> None:
-    data = json.dumps(frame).encode() + b"\n"
+    data = _encode(frame).encode() + b"\n"
     while data:
         data = data[os.write(answers, data) :]
 
 
 def _outcome(job: dict[str, Any], answers: int) -> dict[str, Any]:
-    dumps = json.dumps
     scope: dict[str, Any] = {"__name__": "tool", "progress": lambda value=None: _send(answers, {"progress": value})}
     try:
         exec(compile(job["source"], "tool.py", "exec"), scope)  # noqa: S102 - the purpose of this process
@@ -57,7 +67,7 @@ def _outcome(job: dict[str, Any], answers: int) -> dict[str, Any]:
         value = scope[job["function"]](**job["arguments"])
         if inspect.isawaitable(value):
             value = asyncio.run(_awaited(value))
-        return {"value": dumps(value)}
+        return {"value": _encode(value)}
     except MemoryError:
         return {"memory": True}
     except BaseException as error:  # noqa: BLE001 - whatever the tool raises, SystemExit too, is its answer
