@@ -105,9 +105,7 @@ def test_nothing_of_one_machine_is_committed() -> None:
     files = committed()
     assert not [name for name in files if name.endswith(("uv.lock", ".db", ".pyc"))]
     lock = (ROOT / "requirements.lock").read_text()
-    assert "http" not in re.sub(r"(?m)^\s*#.*$", "", lock).replace("httpx", "").replace("httpcore", "").replace(
-        "httptools", ""
-    ).replace("httpcore2", "").replace("http-", "")
+    assert "://" not in re.sub(r"(?m)^\s*#.*$", "", lock)
     assert "--hash=sha256:" in lock
     home = str(Path.home())
     for name in files:

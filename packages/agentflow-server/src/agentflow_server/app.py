@@ -37,6 +37,7 @@ from agentflow_server.runtime.control import Control
 from agentflow_server.runtime.engine import Engine
 from agentflow_server.runtime.history import Histories
 from agentflow_server.runtime.runner import KIND, QUEUE, Runner
+from agentflow_server.runtime.tools import Resolvers
 from agentflow_server.storage import open_database
 
 
@@ -82,11 +83,13 @@ def create_server(
     log, tail = EventLog(db, hub, clock.micros), Tail(db, hub)
     worker = Worker(db, clock, lease_seconds=settings.lease_seconds)
     tools = ToolsService(clock)
-    engine = Engine(db, log, gateway, tools, Histories(db), worker, clock, (conversations_follow.follower(clock),))
+    engine = Engine(
+        db, log, gateway, Resolvers(tools), Histories(db), worker, clock, (conversations_follow.follower(clock),)
+    )
     runner = Runner(engine)
     worker.register(KIND, runner.handle, queue=QUEUE, concurrency=settings.max_concurrent_runs)
     control = Control(db, worker, clock)
-    agents = AgentsService(db, clock, gateway, tools)
+    agents = AgentsService(db, clock, gateway, tools, contributors=())
     conversations = ConversationsService(db, clock, tail, control, gateway, agents)
     runs = RunsService(db, clock, settings, tail, worker, runner, agents)
     system = SystemService(settings, db, gateway)

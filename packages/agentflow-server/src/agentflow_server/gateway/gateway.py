@@ -11,6 +11,7 @@ from typing import Protocol
 
 from agentflow.errors import (
     ModelError,
+    ModelInterruptedError,
     ModelRateLimitedError,
     ModelTimeoutError,
     ModelUnavailableError,
@@ -98,6 +99,18 @@ class Gateway:
             if not clock.expired():
                 raise
             raise ModelTimeoutError(f"{request.model} took longer than {limit:g} s for one answer") from None
+
+    async def complete(self, request: ModelRequest) -> Completed:
+        """Ask a model and wait for its whole answer.
+
+        Raises:
+            ModelInterruptedError: the answer broke off. Otherwise as `stream`.
+        """
+        async with self.stream(request) as chunks:
+            async for chunk in chunks:
+                if isinstance(chunk, Completed):
+                    return chunk
+        raise ModelInterruptedError(f"{request.model} ended its answer without saying that it is complete")
 
     async def _open(
         self, provider: Provider, request: ModelRequest, model: str

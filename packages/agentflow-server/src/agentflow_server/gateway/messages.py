@@ -124,11 +124,27 @@ ToolChoice = Literal["auto", "none", "required"]
 
 
 @dataclass(frozen=True, slots=True)
+class Attribution:
+    """For whom a model is asked: what usage is recorded under, and whose budget pays.
+
+    Attributes:
+        purpose: `answer`, `compaction`, `title`, `query_rewrite`, `memory`, `completion`, …
+    """
+
+    tenant: str
+    user_id: str
+    agent_id: str | None = None
+    run_id: str | None = None
+    purpose: str = "answer"
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRequest:
     """One call of a model.
 
     Args:
         model: `provider/model`. output_schema: JSON Schema the answer must fit. timeout: seconds for the whole call.
+        attribution: for whom; every caller that acts for somebody says so.
     """
 
     model: str
@@ -146,3 +162,4 @@ class ModelRequest:
     output_name: str | None = None
     timeout: float | None = None
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
+    attribution: Attribution | None = None

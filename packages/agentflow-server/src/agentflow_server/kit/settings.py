@@ -46,6 +46,15 @@ class Settings(BaseModel):
         default=False, description="AGENTFLOW_DEV_ALLOW_REMOTE: allow the bypass on an address that is not loopback"
     )
 
+    secret_keys: SecretStr | None = Field(
+        default=None,
+        description="AGENTFLOW_SECRET_KEYS: `id:key,…` that seal stored secrets, newest first, 32 bytes in base64 each",
+    )
+    allow_private_addresses: bool = Field(
+        default=False,
+        description="AGENTFLOW_ALLOW_PRIVATE_ADDRESSES: let tools, crawls and webhooks call private addresses",
+    )
+
     max_body_bytes: int = Field(
         default=4 * 1024 * 1024, gt=0, description="AGENTFLOW_MAX_BODY_BYTES: largest JSON request"
     )

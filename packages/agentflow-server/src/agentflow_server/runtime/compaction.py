@@ -5,8 +5,6 @@ The summary is a durable part of the thread; from then on the model sees it inst
 
 import json
 
-from agentflow.errors import ModelInterruptedError
-
 from agentflow_server.eventlog import PartDraft
 from agentflow_server.gateway import Completed, ModelRequest
 from agentflow_server.gateway.messages import (
@@ -93,12 +91,9 @@ async def _summarise(engine: Engine, context: RunContext, messages: list[Message
             UserMessage(parts=(TextPart(text="\n".join(reversed(lines))),)),
         ),
         max_tokens=SUMMARY_TOKENS,
+        attribution=context.attribution("compaction"),
     )
-    async with engine.gateway.stream(request) as chunks:
-        async for chunk in chunks:
-            if isinstance(chunk, Completed):
-                return chunk
-    raise ModelInterruptedError(f"{context.plan.model} ended its summary without saying that it is complete")
+    return await engine.gateway.complete(request)
 
 
 def _line(message: Message) -> str:

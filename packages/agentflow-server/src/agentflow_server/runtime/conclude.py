@@ -74,7 +74,7 @@ class Conclusion:
                 "background_tasks": state.background_tasks,
             },
             "background_tasks": state.background_tasks,
-            "citations": state.citations,
+            "citations": [*self._context.plan.citations, *state.citations],
         }
 
     async def _end(

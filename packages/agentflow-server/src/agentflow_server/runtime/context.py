@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from agentflow_server.eventlog.runs import RunHeader
+from agentflow_server.gateway import Attribution
 from agentflow_server.jobs import Job
 from agentflow_server.runtime.plan import Plan
 
@@ -18,6 +19,11 @@ class RunContext:
     @property
     def tenant(self) -> str:
         return self.run.tenant
+
+    def attribution(self, purpose: str = "answer") -> Attribution:
+        """For whom this run asks a model."""
+        run = self.run
+        return Attribution(run.tenant, run.user_id, run.agent_id, run.id, purpose)
 
     @property
     def thread(self) -> str:

@@ -94,6 +94,7 @@ class Loop:
             tool_choice="none" if last else "auto",
             output_schema=plan.output.json_schema if plan.output else None,
             output_name=plan.output.name if plan.output else None,
+            attribution=self._context.attribution(),
             **plan.sampling,
         )
 

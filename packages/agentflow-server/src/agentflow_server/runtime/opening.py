@@ -1,5 +1,7 @@
-"""The first two events of a run: the user's message and `start`. Written when a run is accepted, or, if it had to wait
-for the run before it, when its turn has come: so a thread never holds a message in the middle of another answer.
+"""The first events of a run: the user's message, `start`, and what its plan has to tell.
+
+Written when a run is accepted, or, if it had to wait for the run before it, when its turn has come: so a thread never
+holds a message in the middle of another answer.
 """
 
 from agentflow_server.eventlog import Draft, PartDraft
@@ -31,6 +33,7 @@ def opening(context: RunContext, clock: Clock) -> list[Draft]:
             part=message_part(context, kind, plan.user, plan.text, visible=run.is_root),
         ),
         draft(context, clock, "start", start, metadata={"display_name": plan.agent_name}),
+        *(draft(context, clock, notice.type, notice.content) for notice in plan.notices),
     ]
 
 

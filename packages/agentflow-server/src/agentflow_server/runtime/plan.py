@@ -3,11 +3,14 @@
 Made by the runs room (and by whoever starts a child run), stored with the run's header, read by the loop.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
+from agentflow.types.runs import RunOptions
 from pydantic import BaseModel, ConfigDict, Field
 
-from agentflow_server.gateway.messages import UserMessage
+from agentflow_server.gateway.messages import Part, UserMessage
 
 
 class ToolRef(BaseModel):
@@ -29,6 +32,15 @@ class OutputSpec(BaseModel):
     json_schema: dict[str, Any]
 
 
+class Notice(BaseModel):
+    """An event that is told when the run begins: what was found for it (`retrieval`), what was left out (`warning`)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: str
+    content: dict[str, Any]
+
+
 class Plan(BaseModel):
     """A frozen run.
 
@@ -37,6 +49,7 @@ class Plan(BaseModel):
         sampling: fields of the model request (temperature, max_tokens, …).
         settings: what rooms above the runtime need to find again when a run resumes (client timezone, …).
         parent_call_id: the unit that caused this run, for a child run.
+        notices: events told when the run begins. citations: where hidden context came from; in the run's result.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -54,3 +67,57 @@ class Plan(BaseModel):
     parent_call_id: str | None = None
     depth: int = 0
     settings: dict[str, Any] = Field(default_factory=dict[str, Any])
+    notices: tuple[Notice, ...] = ()
+    citations: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PlanAsk:
+    """What a contributor is told of the run that is being planned.
+
+    Attributes:
+        agent: the agent's stored configuration. options: the request. model: what the run will use.
+        conversation_id: None for a conversation that does not exist yet.
+    """
+
+    tenant: str
+    user_id: str
+    agent_id: str
+    agent_name: str
+    agent: Mapping[str, Any]
+    message: str
+    options: RunOptions
+    model: str
+    conversation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """What a room adds to a run.
+
+    Attributes:
+        system: blocks of the cached prefix: the same bytes from turn to turn wherever possible.
+        context: hidden `system_context` of this turn. reminders: hidden `system_reminders` of this turn.
+        parts: images and documents of the user's message.
+    """
+
+    system: tuple[str, ...] = ()
+    context: tuple[str, ...] = ()
+    reminders: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
+    tools: tuple[ToolRef, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    citations: tuple[dict[str, Any], ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+class Contributor(Protocol):
+    """A room that has something to add to runs. Asked when a run is accepted, side by side with the others."""
+
+    async def contribute(self, ask: PlanAsk) -> Contribution:
+        """What it adds.
+
+        Raises:
+            ValidationError, NotFoundError: the request names something that cannot be used.
+        """
+        ...

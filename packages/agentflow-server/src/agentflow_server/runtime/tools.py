@@ -126,6 +126,22 @@ class ToolResolver(Protocol):
         ...
 
 
+class Resolvers:
+    """The rooms' resolvers as one. Each builds the references of its own kinds; a name that two give is the first's."""
+
+    def __init__(self, *resolvers: ToolResolver) -> None:
+        self._resolvers = resolvers
+
+    async def resolve(self, context: RunContext) -> Mapping[str, Tool]:
+        """The run's tools by name, in the order of its plan."""
+        found: dict[str, Tool] = {}
+        for resolver in self._resolvers:
+            for name, tool in (await resolver.resolve(context)).items():
+                found.setdefault(name, tool)
+        order = {ref.name: position for position, ref in enumerate(context.plan.tools)}
+        return dict(sorted(found.items(), key=lambda item: order.get(item[0], len(order))))
+
+
 def parse_arguments(tool: Tool, text: str) -> dict[str, Any]:
     """The arguments the model wrote, checked against the tool's schema.
 

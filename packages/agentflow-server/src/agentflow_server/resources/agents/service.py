@@ -1,6 +1,7 @@
 """Agents: what they are configured to be, and how a run of one is frozen into a plan. Called by routes and by runs."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -18,7 +19,7 @@ from agentflow_server.kit.ids import new_id
 from agentflow_server.resources.agents import store
 from agentflow_server.resources.agents.store import AgentRecord
 from agentflow_server.resources.tools.service import DEFAULT_TOOLS, ToolsService
-from agentflow_server.runtime.plan import OutputSpec, Plan
+from agentflow_server.runtime.plan import Contribution, Contributor, OutputSpec, Plan, PlanAsk
 from agentflow_server.runtime.structured import schema_problem
 from agentflow_server.storage import Database, Tx
 from agentflow_server.storage.idempotency import once
@@ -51,11 +52,19 @@ _NOT_BUILT = {
 class AgentsService:
     """The agents room."""
 
-    def __init__(self, db: Database, clock: Clock, gateway: Gateway, tools: ToolsService) -> None:
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        gateway: Gateway,
+        tools: ToolsService,
+        contributors: Sequence[Contributor] = (),
+    ) -> None:
         self._db = db
         self._clock = clock
         self._gateway = gateway
         self._tools = tools
+        self._contributors = contributors
         self._known_tenants: set[str] = set()
 
     async def admit(self, caller: Caller) -> None:
@@ -177,7 +186,7 @@ class AgentsService:
         except NotFoundError as error:
             raise _invalid(field, error.message) from None
 
-    async def plan(self, record: AgentRecord, request: ChatRequest) -> Plan:
+    async def plan(self, caller: Caller, record: AgentRecord, request: ChatRequest) -> Plan:
         """Freeze a run of an agent.
 
         Raises:
@@ -193,18 +202,26 @@ class AgentsService:
         if request.reasoning_summary:
             sampling["reasoning_summary"] = request.reasoning_summary
         settings = {"client_timezone": request.client_timezone} if request.client_timezone else {}
+        ask = PlanAsk(
+            caller.tenant, caller.user_id, record.id, record.name, record.data, request.message, request, model,
+            request.conversation_id,
+        )  # fmt: skip
+        added = await asyncio.gather(*(contributor.contribute(ask) for contributor in self._contributors))
+        own = self._tools.references(self._selected(record, request))
         return Plan(
             agent_id=record.id,
             agent_name=record.name,
             model=model,
             text=request.message,
-            user=self._user_message(request),
-            system=_system(record.data),
+            user=self._user_message(request, added),
+            system=(*_system(record.data), *(text for one in added for text in one.system)),
             sampling=sampling,
-            tools=self._tools.references(self._selected(record, request)),
+            tools=(*own, *(ref for one in added for ref in one.tools)),
             max_turns=request.max_turns or record.data.get("max_turns") or 10,
             output=_output(request),
-            settings=settings,
+            settings=settings | {name: value for one in added for name, value in one.settings.items()},
+            notices=tuple(notice for one in added for notice in one.notices),
+            citations=tuple(citation for one in added for citation in one.citations),
         )
 
     def _selected(self, record: AgentRecord, request: ChatRequest) -> "list[str]":
@@ -215,16 +232,21 @@ class AgentsService:
             raise _invalid("selected_tools", f"{record.name} has no tool {unknown[0]!r}")
         return [name for name in own if name in request.selected_tools]
 
-    def _user_message(self, request: ChatRequest) -> UserMessage:
-        """The message with its hidden context in front."""
+    def _user_message(self, request: ChatRequest, added: "Sequence[Contribution]") -> UserMessage:
+        """The message with its hidden context and what is attached in front."""
         hidden: list[str] = []
         if request.client_timezone:
             hidden.append(f"The user's time zone is {_zone(request.client_timezone).key}; it is {self._now(request)}.")
         if request.session_context:
             context = request.session_context
             hidden.append(context if isinstance(context, str) else to_json(context).decode())
+        hidden += [text for one in added for text in one.context]
         texts = [f"<system_context>\n{text}\n</system_context>" for text in hidden]
-        return UserMessage(parts=tuple(TextPart(text=text) for text in (*texts, request.message)))
+        reminders = [text for one in added for text in one.reminders]
+        texts += [f"<system_reminders>\n{text}\n</system_reminders>" for text in reminders]
+        parts = [part for one in added for part in one.parts]
+        before = [TextPart(text=text) for text in texts]
+        return UserMessage(parts=(*before, *parts, TextPart(text=request.message)))
 
     def _now(self, request: ChatRequest) -> str:
         moment: datetime = to_datetime(self._clock.micros()).astimezone(_zone(request.client_timezone or "UTC"))

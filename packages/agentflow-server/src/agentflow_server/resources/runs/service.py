@@ -83,7 +83,7 @@ class RunsService:
         """
         self._check_message(request.message)
         agent = await self._agents.record(caller, agent_id)
-        plan = await self._agents.plan(agent, request)
+        plan = await self._agents.plan(caller, agent, request)
         run = self._header(caller, plan, request)
         reader = self._tail.open(caller.tenant, run.conversation_id, view(run, request))
         try:

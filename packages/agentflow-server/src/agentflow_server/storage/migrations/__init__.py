@@ -7,7 +7,7 @@ does not load the migration library at all; a test keeps `HEAD` in step with the
 import sqlite3
 from pathlib import Path
 
-HEAD = "0001"
+HEAD = "0009"
 FOLDER = Path(__file__).parent
 
 
