@@ -22,7 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run the tests of the server on the wanted databases; those marked `embedded` on SQLite alone."""
-    wanted: str = metafunc.config.getoption("--database")
+    wanted = str(metafunc.config.getoption("--database"))
     folder = metafunc.definition.path.relative_to(Path(__file__).parent).parts[0]
     if "database" not in metafunc.fixturenames or folder not in ON_EVERY_DATABASE:
         return
@@ -72,7 +72,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:  
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[LocalServer]:
+def server(database: str) -> Iterator[LocalServer]:
     """A backend that tests of this session share."""
     with local_server(providers={"test": ScriptedModel()}) as running:
         yield running

@@ -15,13 +15,14 @@ import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import psycopg
+from psycopg.sql import SQL, Identifier
 
 ROLE = "agentflow"
-TEMPLATE = "migrated"
 
 
 def binaries() -> Path:
@@ -47,24 +48,24 @@ class PostgresServer:
         self.port = _free_port()
         self._durable = durable
         self._numbers = itertools.count(1)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[Any] | None = None
         self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         if self._user is not None:
             self.folder.chmod(0o755)
             os.chown(self.folder, self._user.pw_uid, self._user.pw_gid)
-        self._run("initdb", "-D", "data", "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
+        self._run("initdb", "-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
         self.start()
         with self.admin() as connection:
-            connection.execute(f"CREATE ROLE {ROLE} LOGIN")
+            connection.execute(SQL("CREATE ROLE {} LOGIN").format(Identifier(ROLE)))
 
-    def _as_user(self) -> dict[str, object]:
+    def _as_user(self) -> dict[str, Any]:
         user = self._user
         return {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(
             [binaries() / program, *arguments], cwd=self.folder, check=True, stdout=subprocess.DEVNULL,
-            **self._as_user(),  # pyright: ignore[reportArgumentType, reportCallIssue]  # the user to run as
+            **self._as_user(),
         )  # fmt: skip
 
     def start(self) -> None:
@@ -76,7 +77,7 @@ class PostgresServer:
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 command, cwd=self.folder, stdout=log, stderr=log,
-                **self._as_user(),  # pyright: ignore[reportArgumentType, reportCallIssue]  # the user to run as
+                **self._as_user(),
             )  # fmt: skip
         deadline = time.monotonic() + 30
         while True:
@@ -98,7 +99,7 @@ class PostgresServer:
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def admin(self, database: str = "postgres") -> "psycopg.Connection[tuple[object, ...]]":
+    def admin(self, database: str = "postgres") -> psycopg.Connection[Any]:
         return psycopg.connect(f"postgresql://postgres@127.0.0.1:{self.port}/{database}", autocommit=True)
 
     def url(self, database: str) -> str:
@@ -108,7 +109,7 @@ class PostgresServer:
         """The URL of a new database with nothing in it but pgvector."""
         name = f"test_{next(self._numbers)}"
         with self.admin() as connection:
-            connection.execute(f"CREATE DATABASE {name} OWNER {ROLE} TEMPLATE template0")
+            connection.execute(SQL("CREATE DATABASE {} OWNER {}").format(Identifier(name), Identifier(ROLE)))
         with self.admin(name) as connection:
             connection.execute("CREATE EXTENSION vector")
         return self.url(name)
@@ -118,18 +119,19 @@ class PostgresServer:
         from agentflow_server.storage.migrations import upgrade_postgres
 
         with self.admin() as connection:
-            if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (TEMPLATE,)).fetchone() is None:
+            if connection.execute("SELECT 1 FROM pg_database WHERE datname = 'migrated'").fetchone() is None:
                 url = self.empty()
                 upgrade_postgres(url)
                 made = url.rsplit("/", 1)[1]
-                connection.execute(f"ALTER DATABASE {made} RENAME TO {TEMPLATE}")
+                connection.execute(SQL("ALTER DATABASE {} RENAME TO migrated").format(Identifier(made)))
             name = f"test_{next(self._numbers)}"
-            connection.execute(f"CREATE DATABASE {name} OWNER {ROLE} TEMPLATE {TEMPLATE} STRATEGY file_copy")
+            copy = SQL("CREATE DATABASE {} OWNER {} TEMPLATE migrated STRATEGY file_copy")
+            connection.execute(copy.format(Identifier(name), Identifier(ROLE)))
         return self.url(name)
 
 
 @contextlib.contextmanager
-def running_postgres(*, durable: bool = False) -> Iterator[PostgresServer]:
+def running_postgres(*, durable: bool = False) -> Generator[PostgresServer]:
     """A server for the length of a block."""
     server = PostgresServer(durable=durable)
     try:

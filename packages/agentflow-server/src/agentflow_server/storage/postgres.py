@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any, LiteralString, Literal, TypeVar, cast
+from typing import Any, Literal, LiteralString, TypeVar, cast
 
 import psycopg
 from psycopg import errors
@@ -101,7 +101,7 @@ class PostgresTx:
 
 def connect(url: str) -> psycopg.Connection[DictRow]:
     """A connection as the server uses it: in autocommit, with limits that free what a paused process holds."""
-    connection = psycopg.connect(
+    connection = psycopg.Connection[DictRow].connect(
         url, autocommit=True, prepare_threshold=2, connect_timeout=5, application_name="agentflow",
         keepalives_idle=10, keepalives_interval=5, keepalives_count=3, tcp_user_timeout=15_000, row_factory=dict_row,
     )  # fmt: skip
@@ -137,7 +137,7 @@ class _Session:
                 self._rollback()
                 if attempts >= _MAX_ATTEMPTS or time.monotonic() > deadline:
                     raise StorageUnavailableError(f"too many writes at once: {_first_line(error)}") from error
-                time.sleep(random.uniform(0, min(0.1, 0.001 * 2 ** min(attempts, 7))))  # noqa: S311 - jitter
+                time.sleep(random.uniform(0, min(0.1, 0.001 * 2 ** min(attempts, 7))))
             except errors.UniqueViolation:
                 self._rollback()
                 doubles += 1
@@ -147,7 +147,7 @@ class _Session:
                 broken = self._dropped(error)
                 if not broken or self._committing or time.monotonic() > deadline:
                     raise StorageUnavailableError(f"the database cannot be used: {_first_line(error)}") from error
-                time.sleep(random.uniform(0.02, 0.2))  # noqa: S311 - jitter
+                time.sleep(random.uniform(0.02, 0.2))
             except BaseException:
                 self._rollback()
                 raise
