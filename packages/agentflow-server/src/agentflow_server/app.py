@@ -10,6 +10,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.types import ASGIApp
 
 from agentflow_server.eventlog import EventLog, Hub, Tail
+from agentflow_server.eventlog.catchup import CatchUp
 from agentflow_server.gateway import Gateway, GatewaySettings
 from agentflow_server.gateway.gateway import Provider
 from agentflow_server.http import envelope
@@ -17,7 +18,8 @@ from agentflow_server.http.doorman import Doorman
 from agentflow_server.http.identity import Identity
 from agentflow_server.http.sse import Streams
 from agentflow_server.jobs import Worker, ledger
-from agentflow_server.kit.clock import Clock, SystemClock
+from agentflow_server.kit.clock import Clock
+from agentflow_server.kit.ids import new_id
 from agentflow_server.kit.settings import Settings
 from agentflow_server.resources.agents import routes as agents_routes
 from agentflow_server.resources.agents.service import AgentsService
@@ -38,7 +40,7 @@ from agentflow_server.runtime.engine import Engine
 from agentflow_server.runtime.history import Histories
 from agentflow_server.runtime.runner import KIND, QUEUE, Runner
 from agentflow_server.runtime.tools import Resolvers
-from agentflow_server.storage import open_database
+from agentflow_server.storage.opening import open_clock, open_database, open_signals
 
 
 @dataclass(slots=True)
@@ -76,12 +78,14 @@ def create_server(
     Raises:
         SettingsError: a setting cannot be used, or the data folder is in use.
     """
-    clock = clock or SystemClock()
     gateway = Gateway(gateway_settings or GatewaySettings.from_env(os.environ), providers)
     db, unlock = open_database(settings)
-    hub = Hub()
-    log, tail = EventLog(db, hub, clock.micros), Tail(db, hub)
-    worker = Worker(db, clock, lease_seconds=settings.lease_seconds)
+    clock = clock or open_clock(settings)
+    process = new_id()
+    signals = open_signals(db, process)
+    hub = Hub(signals)
+    log, tail, catch_up = EventLog(db, hub, clock.micros), Tail(db, hub), CatchUp(db, hub, clock)
+    worker = Worker(db, clock, signals, lease_seconds=settings.lease_seconds, owner=process, claims=settings.run_jobs)
     tools = ToolsService(clock)
     engine = Engine(
         db, log, gateway, Resolvers(tools), Histories(db), worker, clock, (conversations_follow.follower(clock),)
@@ -92,7 +96,7 @@ def create_server(
     agents = AgentsService(db, clock, gateway, tools, contributors=())
     conversations = ConversationsService(db, clock, tail, control, gateway, agents)
     runs = RunsService(db, clock, settings, tail, worker, runner, agents)
-    system = SystemService(settings, db, gateway)
+    system = SystemService(settings, db, gateway, signals)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
 
     def begin_shutdown() -> None:
@@ -108,12 +112,21 @@ def create_server(
         server.loop = asyncio.get_running_loop()
         if db.dialect == "sqlite":
             await db.write(ledger.abandon_leases)
+
+        def look_again() -> None:
+            hub.wake_all()
+            worker.ring()
+
         worker.start()
+        signals.start(look_again)
+        catch_up.start()
         try:
             yield
         finally:
             begin_shutdown()
             await worker.stop(settings.shutdown_seconds)
+            await catch_up.stop()
+            await signals.close()
             await gateway.aclose()
             await db.close()
             unlock()

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from agentflow_server.kit.clock import Clock, SharedClock, SystemClock
 from agentflow_server.kit.settings import Settings, SettingsError
 from agentflow_server.storage.database import Database
 from agentflow_server.storage.migrations import upgrade_sqlite
+from agentflow_server.storage.signals import NoSignals, PostgresSignals, Signals
 from agentflow_server.storage.sqlite import SqliteDatabase
 
 DATABASE_FILE = "agentflow.db"
@@ -41,6 +43,25 @@ def upgrade_database(settings: Settings) -> None:
         return
     _, lock = _upgraded_sqlite(settings)
     lock.close()
+
+
+def open_clock(settings: Settings) -> Clock:
+    """The clock that every process of the database goes by."""
+    if settings.database_url is None:
+        return SystemClock()
+    from agentflow_server.storage.postgres import ask_time
+
+    return SharedClock(ask_time(settings.database_url.get_secret_value()))
+
+
+def open_signals(db: Database, origin: str) -> Signals:
+    """Wake-ups between the processes of a database; `origin` is this one."""
+    if db.dialect == "sqlite":
+        return NoSignals()
+    from agentflow_server.storage.postgres import PostgresDatabase
+
+    assert isinstance(db, PostgresDatabase)
+    return PostgresSignals(db.url, origin)
 
 
 def _nothing() -> None:
