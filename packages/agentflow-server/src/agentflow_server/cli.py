@@ -24,15 +24,37 @@ def _settings(**overrides: object) -> "Settings":
 @click.option("--host", help="Address to listen on (127.0.0.1).")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on (8001); 0 takes any free one.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="How much to log (info).")
-def serve(data: Path | None, host: str | None, port: int | None, log_level: str | None) -> None:
+@click.option("--no-worker", is_flag=True, help="Leave runs and jobs to `agentflow worker` processes.")
+def serve(data: Path | None, host: str | None, port: int | None, log_level: str | None, no_worker: bool) -> None:
     """Start the AgentFlow backend."""
-    settings = _settings(data=data, host=host, port=port, log_level=log_level)
+    run_jobs = False if no_worker else None
+    settings = _settings(data=data, host=host, port=port, log_level=log_level, run_jobs=run_jobs)
     from agentflow_server.kit.settings import SettingsError
     from agentflow_server.serving import listen, run
 
     try:
         socket = listen(settings.host, settings.port)
         run(settings, socket, announce=lambda url: click.echo(f"AgentFlow is listening on {url} (Ctrl-C stops it)"))
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+
+
+@click.command()
+@click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Folder of files, if that is where.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="How much to log (info).")
+def worker(data: Path | None, log_level: str | None) -> None:
+    """Run jobs of a shared database, without serving HTTP.
+
+    Needs AGENTFLOW_DATABASE_URL. Stops at SIGTERM or Ctrl-C, when its runs are handed over.
+    """
+    settings = _settings(data=data, log_level=log_level)
+    if settings.database_url is None:
+        raise click.ClickException("AGENTFLOW_DATABASE_URL: a worker needs a database that it shares with servers")
+    from agentflow_server.kit.settings import SettingsError
+    from agentflow_server.serving import work
+
+    try:
+        work(settings, announce=lambda: click.echo("AgentFlow is working (Ctrl-C stops it)"))
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
 
