@@ -77,3 +77,37 @@ def upgrade(data: Path | None) -> None:
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"The database is at revision {HEAD}.")
+
+
+@db.command("copy")
+@click.option(
+    "--data", type=click.Path(path_type=Path, file_okay=False, exists=True), required=True, help="Folder to copy from."
+)
+@click.option("--to", "url", required=True, help="Empty PostgreSQL database to copy to, postgresql://…")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+def copy(data: Path, url: str, as_json: bool) -> None:
+    """Copy an embedded database to PostgreSQL.
+
+    The server of the folder must be stopped. The files in the folder stay where they are.
+    """
+    import json
+
+    from agentflow_server.kit.secrets import KEY_FILE
+    from agentflow_server.kit.settings import Settings, SettingsError
+    from agentflow_server.storage.copying import copy_database
+
+    try:
+        counts = copy_database(Settings(data=data), url)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+    if as_json:
+        click.echo(json.dumps(counts))
+        return
+    for table, count in counts.items():
+        click.echo(f"{count:>10}  {table}")
+    click.echo(f"{sum(counts.values()):>10}  rows are in PostgreSQL, counted in both.")
+    if (data / KEY_FILE).exists():
+        key = data / KEY_FILE
+        click.echo(
+            f"Stored secrets open with AGENTFLOW_SECRET_KEYS=local:$(base64 -w0 {key}) (add it behind a new key)."
+        )

@@ -28,7 +28,7 @@ def open_database(settings: Settings) -> tuple[Database, Callable[[], None]]:
 
         url = _upgraded_postgres(settings.database_url.get_secret_value())
         return PostgresDatabase(url, connections=settings.database_connections), _nothing
-    path, lock = _upgraded_sqlite(settings)
+    path, lock = open_folder(settings)
     return SqliteDatabase(path, synchronous=settings.sqlite_synchronous), lock.close
 
 
@@ -41,7 +41,7 @@ def upgrade_database(settings: Settings) -> None:
     if settings.database_url is not None:
         _upgraded_postgres(settings.database_url.get_secret_value())
         return
-    _, lock = _upgraded_sqlite(settings)
+    _, lock = open_folder(settings)
     lock.close()
 
 
@@ -87,7 +87,12 @@ def _upgraded_postgres(url: str) -> str:
     return url
 
 
-def _upgraded_sqlite(settings: Settings) -> tuple[Path, IO[str]]:
+def open_folder(settings: Settings) -> tuple[Path, IO[str]]:
+    """The database file of a data folder, upgraded, and the lock that keeps other servers away.
+
+    Raises:
+        SettingsError: the folder cannot be used, or another server is using it.
+    """
     folder = settings.data
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
