@@ -87,7 +87,7 @@ def create_server(
         db, log, gateway, Resolvers(tools), Histories(db), worker, clock, (conversations_follow.follower(clock),)
     )
     runner = Runner(engine)
-    worker.register(KIND, runner.handle, queue=QUEUE, concurrency=settings.max_concurrent_runs)
+    worker.register(KIND, runner.handle, queue=QUEUE, concurrency=settings.max_concurrent_runs, concludes=True)
     control = Control(db, worker, clock)
     agents = AgentsService(db, clock, gateway, tools, contributors=())
     conversations = ConversationsService(db, clock, tail, control, gateway, agents)
