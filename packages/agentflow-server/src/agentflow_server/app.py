@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from starlette.types import ASGIApp
 
 from agentflow_server.eventlog import EventLog, Hub, Tail
@@ -15,7 +15,7 @@ from agentflow_server.gateway import Gateway, GatewaySettings
 from agentflow_server.gateway.gateway import Provider
 from agentflow_server.http import envelope
 from agentflow_server.http.doorman import Doorman
-from agentflow_server.http.identity import Identity
+from agentflow_server.http.identity import Identity, current_caller
 from agentflow_server.http.sse import Streams
 from agentflow_server.jobs import Worker, ledger
 from agentflow_server.kit.clock import Clock
@@ -149,4 +149,4 @@ def create_server(
 
 def _include(app: FastAPI, *rooms: APIRouter) -> None:
     for room in rooms:
-        app.include_router(room, prefix="/api/v1")
+        app.include_router(room, prefix="/api/v1", dependencies=[Depends(current_caller)])
