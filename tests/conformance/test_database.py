@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -260,5 +261,6 @@ def test_a_folder_is_copied_to_postgresql(postgres: PostgresServer, tmp_path: Pa
         moved = client.runs.retrieve(sent.run_id).result
         assert moved is not None
         assert (moved.text, moved.usage) == (sent.text, sent.usage)
-        again = client.conversations.retrieve(sent.conversation_id).send("[[say after it]]")
+        ids: dict[str, Any] = {"agent_id": agent.id, "conversation_id": sent.conversation_id}
+        again = client.agents.run(message="[[say after it]]", **ids)
         assert [m.content for m in client.conversations.messages(sent.conversation_id)][1::2] == [sent.text, again.text]
