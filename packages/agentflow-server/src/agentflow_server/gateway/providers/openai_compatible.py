@@ -31,6 +31,7 @@ from agentflow_server.gateway.messages import (
 )
 from agentflow_server.gateway.settings import Endpoint, GatewaySettings
 from agentflow_server.gateway.stream import Chunk, Completed, FinishReason, ReasoningChunk, TextChunk, ToolCallStarted
+from agentflow_server.kit.outbound import ForbiddenAddressError, outbound_client
 
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
@@ -63,6 +64,10 @@ class OpenAICompatible:
     def _http(self) -> httpx2.AsyncClient:
         if self._client is None:
             base = self._endpoint.base_url or ""
+            if self._endpoint.guarded:
+                self._client = outbound_client(allow_private=self._endpoint.allow_private)
+                self._client.timeout = self._timeout
+                return self._client
             self._client = httpx2.AsyncClient(
                 timeout=self._timeout,
                 limits=httpx2.Limits(max_connections=self._limit, max_keepalive_connections=self._limit),
@@ -108,6 +113,8 @@ class OpenAICompatible:
             raise self._timed_out(answer, error) from None
         except httpx2.TransportError as error:
             raise self._cut(answer, error) from None
+        except ForbiddenAddressError as error:
+            raise ModelBadRequestError(f"{self._name}: {error}") from None
         yield answer.completed(request, self._wire)
 
     def _timed_out(self, answer: "_Answer", error: httpx2.TimeoutException) -> Exception:
