@@ -18,6 +18,7 @@ from agentflow_server.http.identity import Identity
 from agentflow_server.http.sse import Streams
 from agentflow_server.jobs import Worker, ledger
 from agentflow_server.kit.clock import Clock, SystemClock
+from agentflow_server.kit.secrets import open_secrets
 from agentflow_server.kit.settings import Settings
 from agentflow_server.resources.agents import routes as agents_routes
 from agentflow_server.resources.agents.service import AgentsService
@@ -27,12 +28,17 @@ from agentflow_server.resources.conversations import follow as conversations_fol
 from agentflow_server.resources.conversations import routes as conversations_routes
 from agentflow_server.resources.conversations.service import ConversationsService
 from agentflow_server.resources.models import routes as models_routes
+from agentflow_server.resources.models.policy import TenantPolicy
 from agentflow_server.resources.models.service import ModelsService
 from agentflow_server.resources.runs import routes as runs_routes
 from agentflow_server.resources.runs.service import RunsService
 from agentflow_server.resources.system import routes as system_routes
 from agentflow_server.resources.system.service import SystemService, server_version
 from agentflow_server.resources.tools.service import ToolsService
+from agentflow_server.resources.usage import routes as usage_routes
+from agentflow_server.resources.usage.budgets import Defaults, nano
+from agentflow_server.resources.usage.meter import UsageMeter
+from agentflow_server.resources.usage.service import UsageService
 from agentflow_server.runtime.control import Control
 from agentflow_server.runtime.engine import Engine
 from agentflow_server.runtime.history import Histories
@@ -77,8 +83,13 @@ def create_server(
         SettingsError: a setting cannot be used, or the data folder is in use.
     """
     clock = clock or SystemClock()
-    gateway = Gateway(gateway_settings or GatewaySettings.from_env(os.environ), providers)
+    gateway_settings = gateway_settings or GatewaySettings.from_env(os.environ)
     db, unlock = open_database(settings)
+    secrets = open_secrets(settings)
+    budgets = _default_budgets(settings)
+    policy = TenantPolicy(db, secrets, allow_private=settings.allow_private_addresses)
+    meter = UsageMeter(db, clock, budgets, expire_after=gateway_settings.call_timeout + 300)
+    gateway = Gateway(gateway_settings, providers, policy=policy, meter=meter)
     hub = Hub()
     log, tail = EventLog(db, hub, clock.micros), Tail(db, hub)
     worker = Worker(db, clock, lease_seconds=settings.lease_seconds)
@@ -92,6 +103,7 @@ def create_server(
     agents = AgentsService(db, clock, gateway, tools, contributors=())
     conversations = ConversationsService(db, clock, tail, control, gateway, agents)
     runs = RunsService(db, clock, settings, tail, worker, runner, agents)
+    models = ModelsService(db, clock, gateway, policy, secrets, allow_private=settings.allow_private_addresses)
     system = SystemService(settings, db, gateway)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
 
@@ -126,11 +138,17 @@ def create_server(
         runs_routes.router(runs, streams),
         conversations_routes.router(conversations, streams),
         cancellations_routes.router(CancellationsService(db, control)),
-        models_routes.router(ModelsService(gateway)),
+        models_routes.router(models),
+        usage_routes.router(UsageService(db, clock, budgets)),
     )
     app.include_router(system_routes.router(system))
     server = Server(Doorman(app, settings.max_body_bytes), app, begin_shutdown, close_unused)
     return server
+
+
+def _default_budgets(settings: Settings) -> Defaults:
+    whole, user = settings.tenant_monthly_budget, settings.user_monthly_budget
+    return Defaults(None if whole is None else nano(whole), None if user is None else nano(user))
 
 
 def _include(app: FastAPI, *rooms: APIRouter) -> None:

@@ -231,6 +231,10 @@ class Gateway:
             )
         return _no_model(model_id)
 
+    def knows(self, provider: str) -> bool:
+        """Whether there is a provider of this name, configured or not."""
+        return provider in self._providers or is_known(provider)
+
     def model(self, model_id: str) -> ModelInfo:
         """What is known of a model, whether it may be used or not; see `admit`.
 
@@ -239,7 +243,7 @@ class Gateway:
         """
         name, model = _split(model_id)
         known = catalogue.BY_ID.get(model_id) or self._local.get(model_id)
-        if known is None and (name == "agentflow" or not (name in self._providers or is_known(name))):
+        if known is None and (name == "agentflow" or not self.knows(name)):
             raise _no_model(model_id)
         return known or ModelInfo(model_id, model)
 
@@ -270,10 +274,11 @@ class Gateway:
         Raises:
             NotFoundError, NotAvailableError, PermissionDeniedError: as `admit`; nothing else is used instead.
         """
+        default = await self.default_model()
         preferred = Preferred()
         if self._policy is not None and asked is None:
-            preferred = await self._policy.preferred(tenant, user_id, use_case)
-        model = asked or preferred.user or agent or preferred.tenant or await self.default_model()
+            preferred = await self._policy.preferred(tenant, user_id, use_case, default)
+        model = asked or preferred.user or agent or preferred.tenant or default
         await self.admit(tenant, model)
         return model
 

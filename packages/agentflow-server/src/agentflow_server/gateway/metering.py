@@ -1,4 +1,4 @@
-"""One metered call: watches the chunks go by, and settles the call exactly once, however it ends. Used by the gateway."""
+"""One metered call: watches its chunks go by, and settles it exactly once, however it ends. Used by the gateway."""
 
 import asyncio
 import time

@@ -32,8 +32,8 @@ class Policy(Protocol):
         """
         ...
 
-    async def preferred(self, tenant: str, user_id: str, use_case: UseCase) -> Preferred:
-        """What is used when nobody asks for a model."""
+    async def preferred(self, tenant: str, user_id: str, use_case: UseCase, default: str) -> Preferred:
+        """What is used when nobody asks for a model; `default` is the server's."""
         ...
 
 
@@ -73,7 +73,7 @@ class Meter(Protocol):
         ...
 
     def settle(self, record: CallRecord) -> None:
-        """Write what a call used and give back what was set aside. Does not wait: the write is queued before returning."""
+        """Write what a call used and give back what was set aside. Queues the write, and does not wait for it."""
         ...
 
     async def aclose(self) -> None:

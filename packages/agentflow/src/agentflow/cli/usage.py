@@ -27,7 +27,7 @@ def summary(client: AgentFlow, as_json: bool, range_: Any, everyone: bool, user_
     if as_json:
         write_json(found)
         return
-    rows = [*getattr(found, f"by_{by}"), found]
+    rows: list[Any] = [*getattr(found, f"by_{by}"), found]
     write_table(
         [by, "calls", "input", "cached", "output", "cost $"],
         [

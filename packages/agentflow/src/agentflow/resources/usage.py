@@ -23,12 +23,17 @@ class AsyncUsage:
         self._transport = transport
 
     async def summary(
-        self, range: UsageRange = "30d", *, everyone: bool = False, user_id: str | None = None
+        self,
+        range: UsageRange = "30d",  # noqa: A002 - the wire's name
+        *,
+        everyone: bool = False,
+        user_id: str | None = None,
     ) -> UsageSummary:
         """Tokens and cost: in total, by model, agent, user, purpose and day.
 
         Args:
-            range: `7d`, `30d`, `90d` or `all`. everyone: the whole tenant's in place of one's own. user_id: that user's.
+            range: `7d`, `30d`, `90d` or `all`. everyone: the whole tenant's in place of one's own.
+            user_id: that user's.
 
         Raises:
             PermissionDeniedError: others' usage is for human admins.
@@ -40,7 +45,7 @@ class AsyncUsage:
 
     async def calls(
         self,
-        range: UsageRange = "30d",
+        range: UsageRange = "30d",  # noqa: A002 - the wire's name
         *,
         everyone: bool = False,
         user_id: str | None = None,
@@ -62,9 +67,7 @@ class AsyncUsage:
         data = await self._transport.call(Request("GET", path, query, repeatable=True), ModelCallPage)
 
         async def fetch(start: int) -> AsyncPage[ModelCall]:
-            return await self.calls(
-                range, everyone=everyone, user_id=user_id, run_id=run_id, limit=limit, offset=start
-            )
+            return await self.calls(range, everyone=everyone, user_id=user_id, run_id=run_id, limit=limit, offset=start)
 
         return AsyncPage(data, "calls", fetch)
 

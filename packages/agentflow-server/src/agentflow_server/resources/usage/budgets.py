@@ -1,4 +1,4 @@
-"""Which caps hold, how much of them is left, and when they begin anew. Plain rules, used by the meter and the service."""
+"""Which caps hold, how much of them is left, when they begin anew. Plain rules, for the meter and the service."""
 
 import time
 from typing import NamedTuple

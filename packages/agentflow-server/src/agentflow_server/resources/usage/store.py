@@ -1,4 +1,4 @@
-"""Rows of model calls, what was spent in a month, what is set aside, and caps. Money is in billionths of a US dollar."""
+"""Rows of model calls, what a month's spending is, what is set aside, and caps. Money is in billionths of a dollar."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -8,7 +8,8 @@ from agentflow_server.storage import Row, Tx
 Group = Literal["model", "agent_id", "user_id", "purpose"]
 _COLUMNS = (
     "id", "at", "user_id", "agent_id", "run_id", "purpose", "provider", "model", "status", "input_tokens",
-    "cached_input_tokens", "output_tokens", "reasoning_tokens", "cost", "latency_us", "first_us", "estimated", "own_key",
+    "cached_input_tokens", "output_tokens", "reasoning_tokens", "cost", "latency_us", "first_us", "estimated",
+    "own_key",
 )  # fmt: skip
 _SUMS = (
     "COUNT(*) AS calls, SUM(CASE WHEN status = 'completed' THEN 0 ELSE 1 END) AS unfinished,"
