@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -18,7 +18,7 @@ class OpenAILike:
 
 
 @contextmanager
-def openai_like() -> Iterator[OpenAILike]:
+def openai_like() -> Generator[OpenAILike]:
     """Run one."""
     state = OpenAILike()
 

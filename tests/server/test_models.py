@@ -4,6 +4,7 @@ import logging
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from agentflow import AgentFlow
@@ -171,9 +172,9 @@ def test_a_key_is_never_seen_again(
         client.models.set_key("openai", FIRST, base_url=provider.url)
         client.models.set_policy(mode="byo")
         ask(client, "openai/gpt-5")
-        for key, options in ((wrong, {}), ("short", {}), (f"{wrong} x", {}), (wrong, {"base_url": "x"})):
+        for key, url in ((wrong, None), ("short", None), (f"{wrong} x", None), (wrong, "x")):
             with pytest.raises((ValidationError, ValueError)) as caught:
-                client.models.set_key("openai", key, **{"base_url": provider.url, **options})
+                client.models.set_key("openai", key, base_url=url or provider.url)
             said.append(f"{caught.value} {caught.value!r} {getattr(caught.value, 'details', '')}")
         client.models.set_key("openai", wrong, base_url=provider.url, test=False)
         with pytest.raises(ModelAuthError) as refused:
@@ -196,7 +197,7 @@ def test_a_key_is_never_seen_again(
 
 
 def test_a_key_is_bound_to_its_tenant(tmp_path: Path, provider: OpenAILike) -> None:
-    options = {"data": tmp_path, "allow_private_addresses": True}
+    options: dict[str, Any] = {"data": tmp_path, "allow_private_addresses": True}
     with local_server(**options) as server, server.client() as client:
         client.models.set_key("openai", FIRST, base_url=provider.url)
     with sqlite3.connect(tmp_path / "agentflow.db") as connection:
