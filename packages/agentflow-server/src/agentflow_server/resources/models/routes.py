@@ -13,7 +13,7 @@ from agentflow.types.models import (
 )
 from fastapi import APIRouter, Response
 
-from agentflow_server.http.identity import CurrentCaller
+from agentflow_server.http.identity import AdminCaller, CurrentCaller
 from agentflow_server.resources.models.service import ModelsService
 
 
@@ -47,32 +47,32 @@ def router(service: ModelsService) -> APIRouter:
 
 def _admin(routes: APIRouter, service: ModelsService) -> None:
     @routes.get("/admin/models/policy")
-    async def policy(caller: CurrentCaller) -> ModelPolicy:
+    async def policy(caller: AdminCaller) -> ModelPolicy:
         """Whose keys are used, which models are allowed, and the defaults."""
         return await service.policy(caller)
 
     @routes.patch("/admin/models/policy")
-    async def set_policy(caller: CurrentCaller, body: ModelPolicyUpdate) -> ModelPolicy:
+    async def set_policy(caller: AdminCaller, body: ModelPolicyUpdate) -> ModelPolicy:
         """Change the policy; what is left out stays."""
         return await service.set_policy(caller, body)
 
     @routes.get("/admin/models/keys")
-    async def keys(caller: CurrentCaller) -> ProviderKeyList:
+    async def keys(caller: AdminCaller) -> ProviderKeyList:
         """The tenant's own provider keys: their last four characters, never more."""
         return await service.keys(caller)
 
     @routes.put("/admin/models/keys/{provider}")
-    async def set_key(caller: CurrentCaller, provider: str, body: ProviderKeyUpdate) -> ProviderKey:
+    async def set_key(caller: AdminCaller, provider: str, body: ProviderKeyUpdate) -> ProviderKey:
         """Keep a key, or replace it. It is tried first."""
         return await service.set_key(caller, provider, body)
 
     @routes.post("/admin/models/keys/{provider}/test")
-    async def test_key(caller: CurrentCaller, provider: str) -> ProviderKey:
+    async def test_key(caller: AdminCaller, provider: str) -> ProviderKey:
         """Try a stored key, and seal it with the newest master key."""
         return await service.test_key(caller, provider)
 
     @routes.delete("/admin/models/keys/{provider}", status_code=204)
-    async def delete_key(caller: CurrentCaller, provider: str) -> Response:
+    async def delete_key(caller: AdminCaller, provider: str) -> Response:
         """Remove a key."""
         await service.delete_key(caller, provider)
         return Response(status_code=204)

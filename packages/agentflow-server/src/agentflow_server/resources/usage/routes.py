@@ -13,7 +13,7 @@ from agentflow.types.usage import (
 )
 from fastapi import APIRouter, Query
 
-from agentflow_server.http.identity import CurrentCaller
+from agentflow_server.http.identity import AdminCaller, CurrentCaller
 from agentflow_server.http.pages import Limit, Offset
 from agentflow_server.resources.usage.service import UsageService
 
@@ -51,13 +51,13 @@ def router(service: UsageService) -> APIRouter:
 
 def _admin(routes: APIRouter, service: UsageService) -> None:
     @routes.get("/admin/usage/summary")
-    async def summary(caller: CurrentCaller, range_: Range = "30d", user_id: str | None = None) -> UsageSummary:
+    async def summary(caller: AdminCaller, range_: Range = "30d", user_id: str | None = None) -> UsageSummary:
         """What the tenant, or one of its users, has used."""
         return await service.summary(caller, range_, user_id)
 
     @routes.get("/admin/usage/calls")
     async def calls(
-        caller: CurrentCaller,
+        caller: AdminCaller,
         range_: Range = "30d",
         user_id: str | None = None,
         run_id: str | None = None,
@@ -68,21 +68,21 @@ def _admin(routes: APIRouter, service: UsageService) -> None:
         return await service.calls(caller, range_, user_id, run_id, limit, offset)
 
     @routes.get("/admin/budget")
-    async def budget(caller: CurrentCaller) -> Budget:
+    async def budget(caller: AdminCaller) -> Budget:
         """The tenant's monthly budget."""
         return await service.budget(caller)
 
     @routes.put("/admin/budget")
-    async def set_budget(caller: CurrentCaller, body: BudgetUpdate) -> Budget:
+    async def set_budget(caller: AdminCaller, body: BudgetUpdate) -> Budget:
         """Set the tenant's monthly budget, or go back to the default."""
         return await service.set_budget(caller, body)
 
     @routes.get("/admin/budget/users")
-    async def user_budgets(caller: CurrentCaller) -> UserBudgets:
+    async def user_budgets(caller: AdminCaller) -> UserBudgets:
         """The users' monthly budgets."""
         return await service.user_budgets(caller)
 
     @routes.put("/admin/budget/users")
-    async def set_user_budget(caller: CurrentCaller, body: UserBudgetUpdate) -> UserBudgets:
+    async def set_user_budget(caller: AdminCaller, body: UserBudgetUpdate) -> UserBudgets:
         """Set a user's monthly budget, or that of every user."""
         return await service.set_user_budget(caller, body)
