@@ -118,7 +118,8 @@ def create_server(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         server.loop = asyncio.get_running_loop()
-        await db.write(ledger.abandon_leases)
+        if db.dialect == "sqlite":
+            await db.write(ledger.abandon_leases)
         worker.start()
         try:
             yield
