@@ -18,7 +18,7 @@ from agentflow_server.http.identity import Identity, current_caller
 from agentflow_server.http.sse import Streams
 from agentflow_server.jobs import Worker, ledger
 from agentflow_server.kit.clock import Clock, SystemClock
-from agentflow_server.kit.secrets import open_secrets
+from agentflow_server.kit.secrets import Secrets, open_secrets
 from agentflow_server.kit.settings import Settings
 from agentflow_server.resources.agents import routes as agents_routes
 from agentflow_server.resources.agents.service import AgentsService
@@ -44,7 +44,7 @@ from agentflow_server.runtime.engine import Engine
 from agentflow_server.runtime.history import Histories
 from agentflow_server.runtime.runner import KIND, QUEUE, Runner
 from agentflow_server.runtime.tools import Resolvers
-from agentflow_server.storage import open_database
+from agentflow_server.storage import Database, open_database
 
 
 @dataclass(slots=True)
@@ -86,10 +86,7 @@ def create_server(
     gateway_settings = gateway_settings or GatewaySettings.from_env(os.environ)
     db, unlock = open_database(settings)
     secrets = open_secrets(settings)
-    budgets = _default_budgets(settings)
-    policy = TenantPolicy(db, secrets, allow_private=settings.allow_private_addresses)
-    meter = UsageMeter(db, clock, budgets, expire_after=gateway_settings.call_timeout + 300)
-    gateway = Gateway(gateway_settings, providers, policy=policy, meter=meter)
+    gateway, models, usage = _model_rooms(settings, gateway_settings, providers, db, clock, secrets)
     hub = Hub()
     log, tail = EventLog(db, hub, clock.micros), Tail(db, hub)
     worker = Worker(db, clock, lease_seconds=settings.lease_seconds)
@@ -103,7 +100,6 @@ def create_server(
     agents = AgentsService(db, clock, gateway, tools, contributors=())
     conversations = ConversationsService(db, clock, tail, control, gateway, agents)
     runs = RunsService(db, clock, settings, tail, worker, runner, agents)
-    models = ModelsService(db, clock, gateway, policy, secrets, allow_private=settings.allow_private_addresses)
     system = SystemService(settings, db, gateway)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
 
@@ -140,16 +136,30 @@ def create_server(
         conversations_routes.router(conversations, streams),
         cancellations_routes.router(CancellationsService(db, control)),
         models_routes.router(models),
-        usage_routes.router(UsageService(db, clock, budgets)),
+        usage_routes.router(usage),
     )
     app.include_router(system_routes.router(system))
     server = Server(Doorman(app, settings.max_body_bytes), app, begin_shutdown, close_unused)
     return server
 
 
-def _default_budgets(settings: Settings) -> Defaults:
-    whole, user = settings.tenant_monthly_budget, settings.user_monthly_budget
-    return Defaults(None if whole is None else nano(whole), None if user is None else nano(user))
+def _model_rooms(
+    settings: Settings,
+    gateway_settings: GatewaySettings,
+    providers: Mapping[str, Provider] | None,
+    db: Database,
+    clock: Clock,
+    secrets: Secrets,
+) -> tuple[Gateway, ModelsService, UsageService]:
+    """The gateway between the rooms that rule it: models says who may ask what, usage counts and keeps budgets."""
+    caps = (settings.tenant_monthly_budget, settings.user_monthly_budget)
+    budgets = Defaults(*(None if cap is None else nano(cap) for cap in caps))
+    private = settings.allow_private_addresses
+    policy = TenantPolicy(db, secrets, allow_private=private)
+    meter = UsageMeter(db, clock, budgets, expire_after=gateway_settings.call_timeout + 300)
+    gateway = Gateway(gateway_settings, providers, policy=policy, meter=meter)
+    models = ModelsService(db, clock, gateway, policy, secrets, allow_private=private)
+    return gateway, models, UsageService(db, clock, budgets)
 
 
 def _include(app: FastAPI, *rooms: APIRouter) -> None:
