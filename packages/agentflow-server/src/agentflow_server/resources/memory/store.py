@@ -4,7 +4,7 @@ A block belongs to a user; `agent_id` is empty for what every agent may know. Ve
 for, many in a row, so that a changed block keeps those of its unchanged entries.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agentflow_server.storage import Row, Tx
@@ -176,16 +176,19 @@ def still_pending(tx: Tx, entry: Pending) -> bool:
     return tx.one(f"SELECT 1 AS ok FROM memory_pending{_PENDING} AND upto = :upto", _key(entry)) is not None
 
 
-def advance_pending(tx: Tx, entry: Pending, upto: int) -> None:
-    """Note that the parts up to number `upto` have been consolidated."""
+def advance_pending(tx: Tx, entry: Pending, upto: int) -> Pending:
+    """Note that the parts up to number `upto` have been consolidated; returns what is left."""
     sql = f"UPDATE memory_pending SET upto = :next, attempts = 0{_PENDING} AND upto = :upto"  # noqa: S608
     tx.execute(sql, {**_key(entry), "next": upto})
+    return replace(entry, upto=upto, attempts=0)
 
 
-def postpone_pending(tx: Tx, entry: Pending, due_at: int) -> None:
-    """Try a conversation again later."""
-    sql = f"UPDATE memory_pending SET due_at = :due, attempts = attempts + 1{_PENDING} AND due_at <= :due"  # noqa: S608
-    tx.execute(sql, {**_key(entry), "due": due_at})
+def postpone_pending(tx: Tx, entry: Pending, due_at: int, *, failed: bool) -> None:
+    """Try a conversation again later, unless it is due later anyhow."""
+    sql = (
+        f"UPDATE memory_pending SET due_at = :due, attempts = attempts + :failed{_PENDING} AND due_at <= :due"  # noqa: S608
+    )
+    tx.execute(sql, {**_key(entry), "due": due_at, "failed": int(failed)})
 
 
 def drop_pending(tx: Tx, entry: Pending) -> None:
