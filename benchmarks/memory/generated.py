@@ -1,7 +1,7 @@
-"""Seeded dialogues of two people, hundreds of turns long, with questions whose turns are known. Used by memory_recall.py.
+"""Seeded dialogues of two people, hundreds of turns long, with questions whose turns are known.
 
-Half of the facts are told outright; the other half come as the short answer to what the other one asked, so that the turn
-that holds the fact does not hold the words of the question.
+Half of the facts are told outright; the other half come as the short answer to what the other one asked, so that the
+turn that holds the fact does not hold the words of the question. Used by memory_recall.py.
 """
 
 import random
@@ -110,7 +110,8 @@ FILLER = (
     "Thanks, that means a lot to me.", "Good night, talk to you tomorrow!", "Morning! Did you sleep well?",
     "I saw your photos, they're beautiful.", "What are you up to tonight?", "Nothing special, laundry and a film.",
     "You always know how to cheer me up.", "Can you believe it's already that time of the year?", "Fingers crossed!",
-    "I forgot my umbrella again.", "That reminds me of school.", "Don't worry, it will be fine.", "Sorry, I was driving.",
+    "I forgot my umbrella again.",
+    "That reminds me of school.", "Don't worry, it will be fine.", "Sorry, I was driving.",
     "Did you watch the match?", "My phone died in the middle of it.", "Sounds like a plan.", "Take care of yourself!",
 )  # fmt: skip
 

@@ -26,6 +26,12 @@ from agentflow_server.resources.cancellations.service import CancellationsServic
 from agentflow_server.resources.conversations import follow as conversations_follow
 from agentflow_server.resources.conversations import routes as conversations_routes
 from agentflow_server.resources.conversations.service import ConversationsService
+from agentflow_server.resources.memory import follow as memory_follow
+from agentflow_server.resources.memory import routes as memory_routes
+from agentflow_server.resources.memory.consolidation import Consolidation
+from agentflow_server.resources.memory.recall import Indexes
+from agentflow_server.resources.memory.service import Holder, MemoryContributor, MemoryService
+from agentflow_server.resources.memory.tool import MemoryTools
 from agentflow_server.resources.models import routes as models_routes
 from agentflow_server.resources.models.service import ModelsService
 from agentflow_server.resources.runs import routes as runs_routes
@@ -33,9 +39,11 @@ from agentflow_server.resources.runs.service import RunsService
 from agentflow_server.resources.system import routes as system_routes
 from agentflow_server.resources.system.service import SystemService, server_version
 from agentflow_server.resources.tools.service import ToolsService
+from agentflow_server.retrieval.embedding import bundled_embedder
 from agentflow_server.runtime.control import Control
 from agentflow_server.runtime.engine import Engine
 from agentflow_server.runtime.history import Histories
+from agentflow_server.runtime.plan import Contributor
 from agentflow_server.runtime.runner import KIND, QUEUE, Runner
 from agentflow_server.runtime.tools import Resolvers
 from agentflow_server.storage import open_database
@@ -83,14 +91,22 @@ def create_server(
     log, tail = EventLog(db, hub, clock.micros), Tail(db, hub)
     worker = Worker(db, clock, lease_seconds=settings.lease_seconds)
     tools = ToolsService(clock)
-    engine = Engine(
-        db, log, gateway, Resolvers(tools), Histories(db), worker, clock, (conversations_follow.follower(clock),)
+    contributors: list[Contributor] = []
+    holders: dict[str, Holder] = {}
+    agents = AgentsService(db, clock, gateway, tools, contributors)
+    memory = MemoryService(db, clock, settings, worker, agents, Indexes(db, bundled_embedder()), holders)
+    contributors.append(MemoryContributor(memory))
+    Consolidation(db, clock, settings, worker, gateway, agents, memory)
+    followers = (
+        conversations_follow.follower(clock),
+        memory_follow.follower(clock, enabled=settings.memory_consolidation, idle_seconds=settings.memory_idle_seconds),
     )
+    engine = Engine(db, log, gateway, Resolvers(tools, MemoryTools(memory)), Histories(db), worker, clock, followers)
     runner = Runner(engine)
     worker.register(KIND, runner.handle, queue=QUEUE, concurrency=settings.max_concurrent_runs)
     control = Control(db, worker, clock)
-    agents = AgentsService(db, clock, gateway, tools, contributors=())
     conversations = ConversationsService(db, clock, tail, control, gateway, agents)
+    holders["conversations"] = conversations
     runs = RunsService(db, clock, settings, tail, worker, runner, agents)
     system = SystemService(settings, db, gateway)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
@@ -126,6 +142,7 @@ def create_server(
         runs_routes.router(runs, streams),
         conversations_routes.router(conversations, streams),
         cancellations_routes.router(CancellationsService(db, control)),
+        memory_routes.router(memory),
         models_routes.router(ModelsService(gateway)),
     )
     app.include_router(system_routes.router(system))

@@ -284,8 +284,7 @@ class AgentFlow(_Client):
     @cached_property
     def models(self) -> "Models":
         """The catalogue of models."""
-        from agentflow._sync.memory import Memory
-    from agentflow._sync.models import Models
+        from agentflow._sync.models import Models
 
         return Models(self._transport)
 

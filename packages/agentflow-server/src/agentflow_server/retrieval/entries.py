@@ -1,20 +1,20 @@
-"""Short entries that stand one after another (lines of notes, turns of a dialogue), ranked by words and meaning together.
+"""Short entries that stand one after another (lines of notes, turns of a dialogue), ranked by words and meaning.
 
-In memory, lengthened and changed entry by entry; for hundreds of thousands of them. An entry is ranked together with its
-neighbours, because the turn that answers seldom repeats the words of the turn that asks. Used by the memory room.
+In memory, lengthened and changed entry by entry; for hundreds of thousands of them. An entry is ranked together with
+its neighbours, because the turn that answers seldom repeats the words of the turn that asks. Used by the memory room.
 
 Words: BM25 (Robertson and Zaragoza, 2009) over fields, the entry itself and its neighbours, as a share of what the
-question could reach at most. Meaning: cosines of unit vectors. Both lie between 0 and 1, and the score is their weighted
-mean: a convex combination keeps what ranks throw away (Bruch, Gai and Ingber, "An Analysis of Fusion Functions for Hybrid
-Retrieval", 2023), and its value means the same from question to question.
+question could reach at most. Meaning: the cosine of an entry and its neighbours, each counting by its length, which is
+about what an encoder that averages over words would give for them together. Both lie between 0 and 1, and the score is
+their mean: a convex combination keeps what ranks throw away (Bruch, Gai and Ingber, "An Analysis of Fusion Functions
+for Hybrid Retrieval", 2023), and its value means the same from question to question.
 """
 
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +27,10 @@ Slots = NDArray[np.int32]
 KEY_BYTES = 16
 _NOBODY = 0
 _K1 = 1.2
-_B = 0.4
-_PREVIOUS = 0.4
-_NEXT = 0.2
-_WORDS = 0.6
+_B = 0.2
+_PREVIOUS = 0.5
+_NEXT_WORDS, _NEXT_MEANING = 0.2, 0.1
+_WORDS = 0.5
 _MIN_DEAD = 1000
 
 
@@ -52,16 +52,10 @@ class EntryIndex:
     Not safe to be changed while it is searched: the owner holds a lock.
 
     Args:
-        dimension: of the vectors.
-        previous, following: how much of a neighbour's words and meaning counts for an entry.
-        words: the weight of words; meaning has the rest.
+        dimension: of the vectors. words: the weight of words in the score; meaning has the rest.
     """
 
-    def __init__(
-        self, dimension: int = 0, *, previous: float = _PREVIOUS, following: float = _NEXT, words: float = _WORDS
-    ) -> None:
-        self._previous = np.float32(previous)
-        self._following = np.float32(following)
+    def __init__(self, dimension: int = 0, *, words: float = _WORDS) -> None:
         self._share = words
         self._texts: list[str] = [""]
         self._postings: dict[str, tuple[array[int], array[int]]] = {}
@@ -69,11 +63,14 @@ class EntryIndex:
         self._positions: dict[str, Slots] = {}
         self._size = 1
         self._length = np.zeros(1024, np.float32)
+        self._weight = np.zeros(1024, np.float32)
         self._alive = np.zeros(1024, bool)
         self._row = np.full(1024, -1, np.int32)
         self._before: Slots = np.zeros(0, np.int32)
         self._after: Slots = np.zeros(0, np.int32)
         self._place: Slots = np.zeros(0, np.int32)
+        self._norm: Floats | None = None
+        self._near_weight: Floats | None = None
         self._vectors = QuantisedVectors(dimension)
         self._row_of: dict[bytes, int] = {}
         self._unknown: dict[bytes, list[int]] = {}
@@ -135,6 +132,7 @@ class EntryIndex:
         if slot == len(self._length):
             self._grow()
         self._post(slot, text)
+        self._weight[slot] = max(1, len(text.split()))
         self._alive[slot] = True
         key = key_of(text)
         row = self._row_of.get(key, -1)
@@ -154,10 +152,11 @@ class EntryIndex:
             posting[1].append(min(count, 255))
 
     def _grow(self) -> None:
-        size = 2 * len(self._length)
-        self._length = np.resize(self._length, size)
-        self._alive = np.concatenate([self._alive, np.zeros(size - len(self._alive), bool)])
-        self._row = np.concatenate([self._row, np.full(size - len(self._row), -1, np.int32)])
+        more = len(self._length)
+        self._length = np.concatenate([self._length, np.zeros(more, np.float32)])
+        self._weight = np.concatenate([self._weight, np.zeros(more, np.float32)])
+        self._alive = np.concatenate([self._alive, np.zeros(more, bool)])
+        self._row = np.concatenate([self._row, np.full(more, -1, np.int32)])
 
     def _forget(self, slots: Iterable[int]) -> None:
         for slot in slots:
@@ -178,7 +177,8 @@ class EntryIndex:
         number = np.zeros(self._size, np.int32)
         number[keep] = np.arange(len(keep), dtype=np.int32)
         self._texts = [self._texts[slot] for slot in keep.tolist()]
-        self._length, self._alive, self._row = self._length[keep], self._alive[keep], self._row[keep]
+        self._length, self._weight = self._length[keep], self._weight[keep]
+        self._alive, self._row = self._alive[keep], self._row[keep]
         self._size = len(keep)
         self._slots = {source: number[slots] for source, slots in self._slots.items()}
         self._unknown = {key: number[slots].tolist() for key, slots in self._unknown.items()}
@@ -198,6 +198,7 @@ class EntryIndex:
         self._before = np.zeros(self._size, np.int32)
         self._after = np.zeros(self._size, np.int32)
         self._place = np.zeros(self._size, np.int32)
+        self._norm = self._near_weight = None
         for source, slots in self._slots.items():
             self._before[slots[1:]] = slots[:-1]
             self._after[slots[:-1]] = slots[1:]
@@ -211,6 +212,7 @@ class EntryIndex:
         """Take in vectors: the keys of their texts one after another, and what `QuantisedVectors.pack` made of them."""
         fresh = [keys[start : start + KEY_BYTES] for start in range(0, len(keys), KEY_BYTES)]
         first = self._vectors.extend(packed)
+        self._near_weight = None
         for row, key in enumerate(fresh, first):
             self._row_of[key] = row
             for slot in self._unknown.pop(key, ()):
@@ -270,9 +272,7 @@ class EntryIndex:
         size = self._size
         total = np.zeros(size, np.float32)
         alive = len(self)
-        length = self._spread(self._length[:size])
-        mean = float(length[self._alive[:size]].mean()) or 1.0
-        norm = np.float32(_K1) * (np.float32(1 - _B) + np.float32(_B / mean) * length)
+        norm = self._length_norm()
         reach = 0.0
         for term, times in Counter(asked).items():
             posting = self._postings.get(term)
@@ -289,10 +289,18 @@ class EntryIndex:
         total[~self._alive[:size]] = 0
         return np.minimum(total, np.float32(1))
 
+    def _length_norm(self) -> Floats:
+        """BM25's allowance for the length of an entry and its neighbours."""
+        if self._norm is None:
+            length = self._spread(self._length[: self._size], _NEXT_WORDS)
+            mean = float(length[self._alive[: self._size]].mean()) or 1.0
+            self._norm = np.float32(_K1) * (np.float32(1 - _B) + np.float32(_B / mean) * length)
+        return self._norm
+
     def _nearby(self, slots: Slots, counts: Floats) -> tuple[Slots, Floats]:
         """Entries that hold a term, or stand beside one that does, and how much of it."""
         places = np.concatenate([slots, self._after[slots], self._before[slots]])
-        held = np.concatenate([counts, self._previous * counts, self._following * counts])
+        held = np.concatenate([counts, np.float32(_PREVIOUS) * counts, np.float32(_NEXT_WORDS) * counts])
         if len(places) * 8 > self._size:
             dense = np.bincount(places, held, minlength=self._size).astype(np.float32)
             dense[_NOBODY] = 0
@@ -306,13 +314,23 @@ class EntryIndex:
     def _by_meaning(self, vector: Floats) -> Floats:
         """For each entry, how near it is in meaning, its neighbours included; 0 where nothing is known yet."""
         rows = self._row[: self._size]
-        near = np.append(self._vectors.cosines(vector), np.float32(0))[rows]
-        return np.clip(self._spread(near) / (1 + self._previous + self._following), 0, 1)
+        weight = self._weight[: self._size]
+        if self._near_weight is None:
+            known = self._spread(np.where(rows < 0, np.float32(0), weight), _NEXT_MEANING)
+            self._near_weight = np.where(rows < 0, np.float32(np.inf), np.maximum(known, np.float32(1e-6)))
+        cosines = np.append(self._vectors.cosines(vector), np.float32(0))[rows]
+        near = self._spread(weight * cosines, _NEXT_MEANING)
+        near /= self._near_weight
+        return np.clip(near, np.float32(0), np.float32(1))
 
-    def _spread(self, values: Floats) -> Floats:
-        values = values.copy()
+    def _spread(self, values: Floats, following: float) -> Floats:
+        """Values of entries with a part of what their neighbours have."""
+        values = values.astype(np.float32)
         values[_NOBODY] = 0
-        return values + self._previous * values[self._before] + self._following * values[self._after]
+        near: Floats = values[self._before] * np.float32(_PREVIOUS)
+        near += values[self._after] * np.float32(following)
+        near += values
+        return near
 
 
 def key_of(text: str) -> bytes:

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
 _UNSPACED = re.compile(r"[぀-ヿ㐀-鿿豈-﫿ก-๿]")
-_STOP = frozenset(
+_STOP_WORDS = (
     "a about above after again all also am an and any are aren't as at be because been before being below between both"
     " but by can can't cannot could couldn't did didn't do does doesn't doing don't down during each few for from"
     " further had hadn't has hasn't have haven't having he he'd he'll he's her here here's hers herself him himself his"
@@ -17,8 +17,9 @@ _STOP = frozenset(
     " shouldn't so some such than that that's the their theirs them themselves then there there's these they they'd"
     " they'll they're they've this those through to too under until up us very was wasn't we we'd we'll we're we've"
     " were weren't what what's when when's where where's which while who who's whom why why's will with won't would"
-    " wouldn't you you'd you'll you're you've your yours yourself yourselves".split()
+    " wouldn't you you'd you'll you're you've your yours yourself yourselves"
 )
+_STOP = frozenset(_STOP_WORDS.split())
 _VOWEL = re.compile(r"[aeiou]|(?<=[^aeiou])y")
 _MEASURE = re.compile(r"(?:[aeiou]|(?<=[^aeiouy])y)+(?:[^aeiouy]|(?<=[aeiou])y|y(?=[aeiou]))+")
 _CVC = re.compile(r"[^aeiou][aeiouy][^aeiouwxy]$")

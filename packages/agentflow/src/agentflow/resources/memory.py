@@ -136,4 +136,6 @@ class AsyncMemory:
         Args:
             everything: also the user's conversations and whatever else `export` shows.
         """
-        return await self._transport.call(Request("DELETE", _BASE, {"everything": everything}, repeatable=True), Erasure)
+        return await self._transport.call(
+            Request("DELETE", _BASE, {"everything": everything}, repeatable=True), Erasure
+        )

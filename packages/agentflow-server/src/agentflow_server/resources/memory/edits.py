@@ -70,9 +70,7 @@ def check(block_type: str, content: str, limit: Limit) -> None:
     count = len(entries_of(content))
     if count > limit.entries:
         over = count - limit.entries
-        message = (
-            f"the {block_type} block may have {limit.entries} entries (lines), this has {count}: {over} too many"
-        )
+        message = f"the {block_type} block may have {limit.entries} entries (lines), this has {count}: {over} too many"
         raise _refused("content", message, limit=limit.entries, actual=count, over=over)
 
 

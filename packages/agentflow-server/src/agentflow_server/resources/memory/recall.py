@@ -1,7 +1,7 @@
-"""The indexes of users' memory, kept in this process and brought up to date when they are used. Called by the service.
+"""The indexes of users' memory, kept in this process and brought up to date when they are used. Asked by the service.
 
-The blocks and the vectors in the database are the truth: an index is built from them on first use, follows them by their
-versions, and may be dropped at any time.
+The blocks and the vectors in the database are the truth: an index is built from them on first use, follows them by
+their versions, and may be dropped at any time.
 """
 
 import asyncio

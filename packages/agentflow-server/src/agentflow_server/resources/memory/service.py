@@ -147,9 +147,7 @@ class MemoryService:
         self._worker.ring()
         return block_model(record)
 
-    def write(
-        self, tx: Tx, owner: Owner, block_type: str, current: BlockRecord | None, content: str
-    ) -> BlockRecord:
+    def write(self, tx: Tx, owner: Owner, block_type: str, current: BlockRecord | None, content: str) -> BlockRecord:
         """Store a block's text in the transaction that has read `current`. Its time always moves on."""
         now = self._clock.micros()
         if current is None:
@@ -165,9 +163,7 @@ class MemoryService:
 
     def _note_change(self, tx: Tx, owner: Owner) -> None:
         if self._indexes.embedder is not None:
-            job = NewJob(
-                owner.tenant, INDEX_KIND, INDEX_QUEUE, {"user_id": owner.user_id}, dedupe_key=owner.user_id
-            )
+            job = NewJob(owner.tenant, INDEX_KIND, INDEX_QUEUE, {"user_id": owner.user_id}, dedupe_key=owner.user_id)
             ledger.enqueue(tx, job, self._clock.micros())
 
     async def index(self, job: Job) -> Settled:
@@ -205,9 +201,7 @@ class MemoryService:
         self._worker.ring()
         return record
 
-    async def delete(
-        self, caller: Caller, block_type: str, agent_id: str | None, expected: datetime | None
-    ) -> None:
+    async def delete(self, caller: Caller, block_type: str, agent_id: str | None, expected: datetime | None) -> None:
         """Remove a block, if it is still the expected one.
 
         Raises:
@@ -259,9 +253,7 @@ class MemoryService:
 
     async def core(self, owner: Owner, *, user: bool = True, agent: bool = True) -> str | None:
         """The core memory an agent is shown, the same text as long as nothing changes; None if there is none."""
-        records = await self._db.tenant(owner.tenant).read(
-            lambda tx: store.cores(tx, owner.user_id, owner.agent_id)
-        )
+        records = await self._db.tenant(owner.tenant).read(lambda tx: store.cores(tx, owner.user_id, owner.agent_id))
         parts = [
             (_OWN if block.agent_id else _SHARED) + block.content.strip()
             for block in records

@@ -173,7 +173,8 @@ def pending(tx: Tx, user_id: str) -> list[Pending]:
 
 def still_pending(tx: Tx, entry: Pending) -> bool:
     """Whether a conversation's news are as they were read: not consolidated by somebody else, nor erased."""
-    return tx.one(f"SELECT 1 AS ok FROM memory_pending{_PENDING} AND upto = :upto", _key(entry)) is not None
+    sql = f"SELECT 1 AS ok FROM memory_pending{_PENDING} AND upto = :upto"  # noqa: S608
+    return tx.one(sql, _key(entry)) is not None
 
 
 def advance_pending(tx: Tx, entry: Pending, upto: int) -> Pending:
@@ -185,9 +186,7 @@ def advance_pending(tx: Tx, entry: Pending, upto: int) -> Pending:
 
 def postpone_pending(tx: Tx, entry: Pending, due_at: int, *, failed: bool) -> None:
     """Try a conversation again later, unless it is due later anyhow."""
-    sql = (
-        f"UPDATE memory_pending SET due_at = :due, attempts = attempts + :failed{_PENDING} AND due_at <= :due"  # noqa: S608
-    )
+    sql = f"UPDATE memory_pending SET due_at = :due, attempts = attempts + :failed{_PENDING} AND due_at <= :due"  # noqa: S608
     tx.execute(sql, {**_key(entry), "due": due_at, "failed": int(failed)})
 
 

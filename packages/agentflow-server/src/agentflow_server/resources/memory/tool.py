@@ -39,7 +39,7 @@ _UPDATE = ToolSpec(
             "action": {
                 "type": "string",
                 "enum": ["add", "replace", "remove"],
-                "description": "`add` a new entry; `replace` old_entry by entry when a fact has changed; `remove` entry.",
+                "description": "`add` entry; `replace` old_entry by entry when a fact has changed; `remove` entry.",
             },
             "entry": {
                 "type": "string",

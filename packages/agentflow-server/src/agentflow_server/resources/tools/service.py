@@ -20,7 +20,7 @@ class ToolsService:
     def __init__(self, clock: Clock) -> None:
         tools: list[Tool] = [current_time(clock)]
         self._builtin = {tool.spec.name: tool for tool in tools}
-        self._kinds = {name: BUILTIN for name in self._builtin} | {RECALL_MEMORY: MEMORY, UPDATE_MEMORY: MEMORY}
+        self._kinds = dict.fromkeys(self._builtin, BUILTIN) | {RECALL_MEMORY: MEMORY, UPDATE_MEMORY: MEMORY}
 
     def references(self, names: list[str]) -> tuple[ToolRef, ...]:
         """References to an agent's tools, in order; names that no longer exist are left out."""
