@@ -1,7 +1,8 @@
 """Short entries that stand one after another (lines of notes, turns of a dialogue), ranked by words and meaning.
 
 In memory, lengthened and changed entry by entry; for hundreds of thousands of them. An entry is ranked together with
-its neighbours, because the turn that answers seldom repeats the words of the turn that asks. Used by the memory room.
+its neighbours, because the turn that answers seldom repeats the words of the turn that asks: strongly where both are
+turns of a dialogue (they begin with a speaker's name), weakly otherwise. Used by the memory room.
 
 Words: BM25 (Robertson and Zaragoza, 2009) over fields, the entry itself and its neighbours, as a share of what the
 question could reach at most. Meaning: the cosine of an entry and its neighbours, each counting by its length, which is
@@ -11,6 +12,7 @@ for Hybrid Retrieval", 2023), and its value means the same from question to ques
 """
 
 import hashlib
+import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -28,10 +30,24 @@ KEY_BYTES = 16
 _NOBODY = 0
 _K1 = 1.2
 _B = 0.2
-_PREVIOUS = 0.5
-_NEXT_WORDS, _NEXT_MEANING = 0.2, 0.1
 _WORDS = 0.5
+_LABEL = re.compile(r"(?:[-*•]\s+)?(?:\[[^\]]*\]\s*|\([^)]*\)\s*)?([^\s:][^:]{0,39}):\s")
+_SPEAKS = 3
 _MIN_DEAD = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Ties:
+    """How much of its neighbours counts for an entry: the one before, the one behind; between turns, and otherwise."""
+
+    before: float
+    behind: float
+    before_loose: float
+    behind_loose: float
+
+
+_WORD_TIES = Ties(0.5, 0.2, 0.2, 0.1)
+_MEANING_TIES = Ties(0.5, 0.1, 0.2, 0.05)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +82,9 @@ class EntryIndex:
         self._weight = np.zeros(1024, np.float32)
         self._alive = np.zeros(1024, bool)
         self._row = np.full(1024, -1, np.int32)
+        self._labels: list[str] = [""]
+        self._strength: dict[Ties, tuple[Floats, Floats]] = {}
+        self._is_tied = np.zeros(1, bool)
         self._before: Slots = np.zeros(0, np.int32)
         self._after: Slots = np.zeros(0, np.int32)
         self._place: Slots = np.zeros(0, np.int32)
@@ -129,6 +148,8 @@ class EntryIndex:
         slot = self._size
         self._size += 1
         self._texts.append(text)
+        label = _LABEL.match(text)
+        self._labels.append(label[1] if label else "")
         if slot == len(self._length):
             self._grow()
         self._post(slot, text)
@@ -177,6 +198,7 @@ class EntryIndex:
         number = np.zeros(self._size, np.int32)
         number[keep] = np.arange(len(keep), dtype=np.int32)
         self._texts = [self._texts[slot] for slot in keep.tolist()]
+        self._labels = [self._labels[slot] for slot in keep.tolist()]
         self._length, self._weight = self._length[keep], self._weight[keep]
         self._alive, self._row = self._alive[keep], self._row[keep]
         self._size = len(keep)
@@ -198,11 +220,21 @@ class EntryIndex:
         self._before = np.zeros(self._size, np.int32)
         self._after = np.zeros(self._size, np.int32)
         self._place = np.zeros(self._size, np.int32)
+        self._is_tied = np.zeros(self._size, bool)
         self._norm = self._near_weight = None
+        self._strength.clear()
         for source, slots in self._slots.items():
+            turns = self._turns(slots)
+            self._is_tied[slots[1:]] = turns[1:] & turns[:-1]
             self._before[slots[1:]] = slots[:-1]
             self._after[slots[:-1]] = slots[1:]
             self._place[slots] = self._positions[source]
+
+    def _turns(self, slots: Slots) -> NDArray[np.bool_]:
+        """Which entries are turns of a dialogue: they begin with a name that others begin with, too."""
+        labels = [self._labels[slot] for slot in slots.tolist()]
+        speakers = {label for label, count in Counter(labels).items() if label and count >= _SPEAKS}
+        return np.fromiter((label in speakers for label in labels), bool, len(labels))
 
     def missing(self, limit: int) -> list[str]:
         """Texts that have no vector yet, the oldest first."""
@@ -292,7 +324,7 @@ class EntryIndex:
     def _length_norm(self) -> Floats:
         """BM25's allowance for the length of an entry and its neighbours."""
         if self._norm is None:
-            length = self._spread(self._length[: self._size], _NEXT_WORDS)
+            length = self._spread(self._length[: self._size], _WORD_TIES)
             mean = float(length[self._alive[: self._size]].mean()) or 1.0
             self._norm = np.float32(_K1) * (np.float32(1 - _B) + np.float32(_B / mean) * length)
         return self._norm
@@ -300,7 +332,8 @@ class EntryIndex:
     def _nearby(self, slots: Slots, counts: Floats) -> tuple[Slots, Floats]:
         """Entries that hold a term, or stand beside one that does, and how much of it."""
         places = np.concatenate([slots, self._after[slots], self._before[slots]])
-        held = np.concatenate([counts, np.float32(_PREVIOUS) * counts, np.float32(_NEXT_WORDS) * counts])
+        before, behind = self._strengths(_WORD_TIES)
+        held = np.concatenate([counts, before[self._after[slots]] * counts, behind[self._before[slots]] * counts])
         if len(places) * 8 > self._size:
             dense = np.bincount(places, held, minlength=self._size).astype(np.float32)
             dense[_NOBODY] = 0
@@ -316,21 +349,33 @@ class EntryIndex:
         rows = self._row[: self._size]
         weight = self._weight[: self._size]
         if self._near_weight is None:
-            known = self._spread(np.where(rows < 0, np.float32(0), weight), _NEXT_MEANING)
+            known = self._spread(np.where(rows < 0, np.float32(0), weight), _MEANING_TIES)
             self._near_weight = np.where(rows < 0, np.float32(np.inf), np.maximum(known, np.float32(1e-6)))
         cosines = np.append(self._vectors.cosines(vector), np.float32(0))[rows]
-        near = self._spread(weight * cosines, _NEXT_MEANING)
+        near = self._spread(weight * cosines, _MEANING_TIES)
         near /= self._near_weight
         return np.clip(near, np.float32(0), np.float32(1))
 
-    def _spread(self, values: Floats, following: float) -> Floats:
+    def _spread(self, values: Floats, ties: Ties) -> Floats:
         """Values of entries with a part of what their neighbours have."""
         values = values.astype(np.float32)
         values[_NOBODY] = 0
-        near: Floats = values[self._before] * np.float32(_PREVIOUS)
-        near += values[self._after] * np.float32(following)
+        before, behind = self._strengths(ties)
+        near: Floats = values[self._before] * before
+        near += values[self._after] * behind
         near += values
         return near
+
+    def _strengths(self, ties: Ties) -> tuple[Floats, Floats]:
+        """For each entry, how strongly it is tied to the one before, and to the one behind."""
+        known = self._strength.get(ties)
+        if known is None:
+            behind_tied = self._is_tied[self._after]
+            known = self._strength[ties] = (
+                np.where(self._is_tied, np.float32(ties.before), np.float32(ties.before_loose)),
+                np.where(behind_tied, np.float32(ties.behind), np.float32(ties.behind_loose)),
+            )
+        return known
 
 
 def key_of(text: str) -> bytes:
