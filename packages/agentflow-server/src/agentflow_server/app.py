@@ -46,7 +46,7 @@ from agentflow_server.runtime.history import Histories
 from agentflow_server.runtime.plan import Contributor
 from agentflow_server.runtime.runner import KIND, QUEUE, Runner
 from agentflow_server.runtime.tools import Resolvers
-from agentflow_server.storage import open_database
+from agentflow_server.storage import Database, open_database
 
 
 @dataclass(slots=True)
@@ -95,18 +95,14 @@ def create_server(
     holders: dict[str, Holder] = {}
     agents = AgentsService(db, clock, gateway, tools, contributors)
     memory = MemoryService(db, clock, settings, worker, agents, Indexes(db, bundled_embedder()), holders)
-    contributors.append(MemoryContributor(memory))
+    followers = (conversations_follow.follower(clock), memory_follow.follower(clock, settings))
     Consolidation(db, clock, settings, worker, gateway, agents, memory)
-    followers = (
-        conversations_follow.follower(clock),
-        memory_follow.follower(clock, enabled=settings.memory_consolidation, idle_seconds=settings.memory_idle_seconds),
-    )
+    contributors.append(MemoryContributor(memory))
     engine = Engine(db, log, gateway, Resolvers(tools, MemoryTools(memory)), Histories(db), worker, clock, followers)
     runner = Runner(engine)
     worker.register(KIND, runner.handle, queue=QUEUE, concurrency=settings.max_concurrent_runs)
     control = Control(db, worker, clock)
-    conversations = ConversationsService(db, clock, tail, control, gateway, agents)
-    holders["conversations"] = conversations
+    conversations = holders["conversations"] = ConversationsService(db, clock, tail, control, gateway, agents)
     runs = RunsService(db, clock, settings, tail, worker, runner, agents)
     system = SystemService(settings, db, gateway)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
@@ -128,9 +124,7 @@ def create_server(
             yield
         finally:
             begin_shutdown()
-            await worker.stop(settings.shutdown_seconds)
-            await gateway.aclose()
-            await db.close()
+            await _close(worker, gateway, db, settings.shutdown_seconds)
             unlock()
 
     app = FastAPI(title="AgentFlow", version=server_version(), lifespan=lifespan)
@@ -148,6 +142,13 @@ def create_server(
     app.include_router(system_routes.router(system))
     server = Server(Doorman(app, settings.max_body_bytes), app, begin_shutdown, close_unused)
     return server
+
+
+async def _close(worker: Worker, gateway: Gateway, db: Database, patience: float) -> None:
+    """Let go of everything, the database last: what is stopped writes where it stands."""
+    await worker.stop(patience)
+    await gateway.aclose()
+    await db.close()
 
 
 def _include(app: FastAPI, *rooms: APIRouter) -> None:
