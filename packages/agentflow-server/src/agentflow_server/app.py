@@ -27,6 +27,12 @@ from agentflow_server.resources.cancellations.service import CancellationsServic
 from agentflow_server.resources.conversations import follow as conversations_follow
 from agentflow_server.resources.conversations import routes as conversations_routes
 from agentflow_server.resources.conversations.service import ConversationsService
+from agentflow_server.resources.memory import follow as memory_follow
+from agentflow_server.resources.memory import routes as memory_routes
+from agentflow_server.resources.memory.consolidation import Consolidation
+from agentflow_server.resources.memory.recall import Indexes
+from agentflow_server.resources.memory.service import Holder, MemoryContributor, MemoryService
+from agentflow_server.resources.memory.tool import MemoryTools
 from agentflow_server.resources.models import routes as models_routes
 from agentflow_server.resources.models.policy import TenantPolicy
 from agentflow_server.resources.models.service import ModelsService
@@ -39,9 +45,11 @@ from agentflow_server.resources.usage import routes as usage_routes
 from agentflow_server.resources.usage.budgets import Defaults, nano
 from agentflow_server.resources.usage.meter import UsageMeter
 from agentflow_server.resources.usage.service import UsageService
+from agentflow_server.retrieval.embedding import bundled_embedder
 from agentflow_server.runtime.control import Control
 from agentflow_server.runtime.engine import Engine
 from agentflow_server.runtime.history import Histories
+from agentflow_server.runtime.plan import Contributor
 from agentflow_server.runtime.runner import KIND, QUEUE, Runner
 from agentflow_server.runtime.tools import Resolvers
 from agentflow_server.storage import Database, open_database
@@ -91,14 +99,18 @@ def create_server(
     log, tail = EventLog(db, hub, clock.micros), Tail(db, hub)
     worker = Worker(db, clock, lease_seconds=settings.lease_seconds)
     tools = ToolsService(clock)
-    engine = Engine(
-        db, log, gateway, Resolvers(tools), Histories(db), worker, clock, (conversations_follow.follower(clock),)
-    )
+    contributors: list[Contributor] = []
+    holders: dict[str, Holder] = {}
+    agents = AgentsService(db, clock, gateway, tools, contributors)
+    memory = MemoryService(db, clock, settings, worker, agents, Indexes(db, bundled_embedder()), holders)
+    followers = (conversations_follow.follower(clock), memory_follow.follower(clock, settings))
+    Consolidation(db, clock, settings, worker, gateway, agents, memory)
+    contributors.append(MemoryContributor(memory))
+    engine = Engine(db, log, gateway, Resolvers(tools, MemoryTools(memory)), Histories(db), worker, clock, followers)
     runner = Runner(engine)
     worker.register(KIND, runner.handle, queue=QUEUE, concurrency=settings.max_concurrent_runs, concludes=True)
     control = Control(db, worker, clock)
-    agents = AgentsService(db, clock, gateway, tools, contributors=())
-    conversations = ConversationsService(db, clock, tail, control, gateway, agents)
+    conversations = holders["conversations"] = ConversationsService(db, clock, tail, control, gateway, agents)
     runs = RunsService(db, clock, settings, tail, worker, runner, agents)
     system = SystemService(settings, db, gateway)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
@@ -121,9 +133,7 @@ def create_server(
             yield
         finally:
             begin_shutdown()
-            await worker.stop(settings.shutdown_seconds)
-            await gateway.aclose()
-            await db.close()
+            await _close(worker, gateway, db, settings.shutdown_seconds)
             unlock()
 
     app = FastAPI(title="AgentFlow", version=server_version(), lifespan=lifespan)
@@ -135,6 +145,7 @@ def create_server(
         runs_routes.router(runs, streams),
         conversations_routes.router(conversations, streams),
         cancellations_routes.router(CancellationsService(db, control)),
+        memory_routes.router(memory),
         models_routes.router(models),
         usage_routes.router(usage),
     )
@@ -160,6 +171,13 @@ def _model_rooms(
     gateway = Gateway(gateway_settings, providers, policy=policy, meter=meter)
     models = ModelsService(db, clock, gateway, policy, secrets, allow_private=private)
     return gateway, models, UsageService(db, clock, budgets)
+
+
+async def _close(worker: Worker, gateway: Gateway, db: Database, patience: float) -> None:
+    """Let go of everything, the database last: what is stopped writes where it stands."""
+    await worker.stop(patience)
+    await gateway.aclose()
+    await db.close()
 
 
 def _include(app: FastAPI, *rooms: APIRouter) -> None:
