@@ -63,14 +63,14 @@ async def test_pdf_pages_headings_and_running_heads(parser: Parser, tmp_path: Pa
     animals = ["ants", "bees", "cats", "dogs", "eels"]
     pages = [
         [(9.0, f"Acme report page {number}"), (18.0, f"Chapter {number}"), (11.0, f"The {animal} are an exam-"),
-         (11.0, "ple that ends here."), (11.0, f"More of {animal}.")]
+         (11.0, f"ple of {animal}."), (11.0, f"More of {animal}.")]
         for number, animal in enumerate(animals, 1)
     ]  # fmt: skip
     found = await read(parser, tmp_path, "report.pdf", files.pdf(pages))
     assert found.pages == 5
     assert [block.text for block in found.blocks if block.kind == "heading"] == [f"Chapter {n}" for n in range(1, 6)]
     third = [block.text for block in found.blocks if block.page == 3]
-    assert third == ["Chapter 3", "The cats are an example that ends here.\nMore of cats."]
+    assert third == ["Chapter 3", "The cats are an example of cats.\nMore of cats."]
     assert "Acme report" not in found.text()
 
 
