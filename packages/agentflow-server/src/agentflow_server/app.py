@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -115,13 +115,44 @@ def create_server(
     system = SystemService(settings, db, gateway)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
 
+    rooms = (
+        agents_routes.router(agents),
+        runs_routes.router(runs, streams),
+        conversations_routes.router(conversations, streams),
+        cancellations_routes.router(CancellationsService(db, control)),
+        memory_routes.router(memory),
+        models_routes.router(models),
+        usage_routes.router(usage),
+    )
+    parts = _Parts(settings, db, unlock, hub, worker, gateway, system, streams)
+    return _served(parts, Identity(settings, agents.admit), rooms)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What is begun and ended with the server."""
+
+    settings: Settings
+    db: Database
+    unlock: Callable[[], None]
+    hub: Hub
+    worker: Worker
+    gateway: Gateway
+    system: SystemService
+    streams: Streams
+
+
+def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Server:
+    """The app around the rooms, and how it begins and ends."""
+    settings, db, worker = parts.settings, parts.db, parts.worker
+
     def begin_shutdown() -> None:
-        system.stopping = streams.closing = worker.stopping = True
-        hub.ring_all()
+        parts.system.stopping = parts.streams.closing = worker.stopping = True
+        parts.hub.ring_all()
 
     def close_unused() -> None:
         asyncio.run(db.close())
-        unlock()
+        parts.unlock()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
@@ -133,23 +164,14 @@ def create_server(
             yield
         finally:
             begin_shutdown()
-            await _close(worker, gateway, db, settings.shutdown_seconds)
-            unlock()
+            await _close(worker, parts.gateway, db, settings.shutdown_seconds)
+            parts.unlock()
 
     app = FastAPI(title="AgentFlow", version=server_version(), lifespan=lifespan)
     envelope.install(app)
-    app.state.identity = Identity(settings, agents.admit)
-    _include(
-        app,
-        agents_routes.router(agents),
-        runs_routes.router(runs, streams),
-        conversations_routes.router(conversations, streams),
-        cancellations_routes.router(CancellationsService(db, control)),
-        memory_routes.router(memory),
-        models_routes.router(models),
-        usage_routes.router(usage),
-    )
-    app.include_router(system_routes.router(system))
+    app.state.identity = identity
+    _include(app, *rooms)
+    app.include_router(system_routes.router(parts.system))
     server = Server(Doorman(app, settings.max_body_bytes), app, begin_shutdown, close_unused)
     return server
 
