@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -18,8 +18,13 @@ from agentflow_server.http.doorman import Doorman
 from agentflow_server.http.identity import Identity, current_caller
 from agentflow_server.http.sse import Streams
 from agentflow_server.jobs import Worker, ledger
+<<<<<<< HEAD
 from agentflow_server.kit.clock import Clock
 from agentflow_server.kit.ids import new_id
+=======
+from agentflow_server.kit.clock import Clock
+from agentflow_server.kit.secrets import Secrets, open_secrets
+>>>>>>> main
 from agentflow_server.kit.settings import Settings
 from agentflow_server.resources.agents import routes as agents_routes
 from agentflow_server.resources.agents.service import AgentsService
@@ -28,19 +33,34 @@ from agentflow_server.resources.cancellations.service import CancellationsServic
 from agentflow_server.resources.conversations import follow as conversations_follow
 from agentflow_server.resources.conversations import routes as conversations_routes
 from agentflow_server.resources.conversations.service import ConversationsService
+from agentflow_server.resources.memory import follow as memory_follow
+from agentflow_server.resources.memory import routes as memory_routes
+from agentflow_server.resources.memory.consolidation import Consolidation
+from agentflow_server.resources.memory.recall import Indexes
+from agentflow_server.resources.memory.service import Holder, MemoryContributor, MemoryService
+from agentflow_server.resources.memory.tool import MemoryTools
 from agentflow_server.resources.models import routes as models_routes
+from agentflow_server.resources.models.policy import TenantPolicy
 from agentflow_server.resources.models.service import ModelsService
 from agentflow_server.resources.runs import routes as runs_routes
 from agentflow_server.resources.runs.service import RunsService
 from agentflow_server.resources.system import routes as system_routes
 from agentflow_server.resources.system.service import SystemService, server_version
 from agentflow_server.resources.tools.service import ToolsService
+from agentflow_server.resources.usage import routes as usage_routes
+from agentflow_server.resources.usage.budgets import Defaults, nano
+from agentflow_server.resources.usage.meter import UsageMeter
+from agentflow_server.resources.usage.service import UsageService
+from agentflow_server.retrieval.embedding import bundled_embedder
 from agentflow_server.runtime.control import Control
 from agentflow_server.runtime.engine import Engine
 from agentflow_server.runtime.history import Histories
+from agentflow_server.runtime.plan import Contributor
 from agentflow_server.runtime.runner import KIND, QUEUE, Runner
 from agentflow_server.runtime.tools import Resolvers
+from agentflow_server.storage import Database
 from agentflow_server.storage.opening import open_clock, open_database, open_signals
+from agentflow_server.storage.signals import Signals
 
 
 @dataclass(slots=True)
@@ -78,73 +98,146 @@ def create_server(
     Raises:
         SettingsError: a setting cannot be used, or the data folder is in use.
     """
-    gateway = Gateway(gateway_settings or GatewaySettings.from_env(os.environ), providers)
+    ground = _open(settings, clock)
+    db, hub, worker, clock = ground.db, ground.hub, ground.worker, ground.clock
+    gateway_settings = gateway_settings or GatewaySettings.from_env(os.environ)
+    secrets = open_secrets(settings)
+    gateway, models, usage = _model_rooms(settings, gateway_settings, providers, db, clock, secrets)
+    log, tail = EventLog(db, hub, clock.micros), Tail(db, hub)
+    tools = ToolsService(clock)
+    contributors: list[Contributor] = []
+    holders: dict[str, Holder] = {}
+    agents = AgentsService(db, clock, gateway, tools, contributors)
+    memory = MemoryService(db, clock, settings, worker, agents, Indexes(db, bundled_embedder()), holders)
+    followers = (conversations_follow.follower(clock), memory_follow.follower(clock, settings))
+    Consolidation(db, clock, settings, worker, gateway, agents, memory)
+    contributors.append(MemoryContributor(memory))
+    engine = Engine(db, log, gateway, Resolvers(tools, MemoryTools(memory)), Histories(db), worker, clock, followers)
+    runner = Runner(engine)
+    worker.register(KIND, runner.handle, queue=QUEUE, concurrency=settings.max_concurrent_runs, concludes=True)
+    control = Control(db, worker, clock)
+    conversations = holders["conversations"] = ConversationsService(db, clock, tail, control, gateway, agents)
+    runs = RunsService(db, clock, settings, tail, worker, runner, agents)
+    system = SystemService(settings, db, gateway, ground.signals)
+    streams = Streams(settings.max_streams, settings.keep_alive_seconds)
+
+    rooms = (
+        agents_routes.router(agents),
+        runs_routes.router(runs, streams),
+        conversations_routes.router(conversations, streams),
+        cancellations_routes.router(CancellationsService(db, control)),
+        memory_routes.router(memory),
+        models_routes.router(models),
+        usage_routes.router(usage),
+    )
+    parts = _Parts(settings, ground, gateway, system, streams)
+    return _served(parts, Identity(settings, agents.admit), rooms)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What is begun and ended with the server."""
+
+    settings: Settings
+    ground: "_Ground"
+    gateway: Gateway
+    system: SystemService
+    streams: Streams
+
+
+def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Server:
+    """The app around the rooms, and how it begins and ends."""
+    ground = parts.ground
+
+    def begin_shutdown() -> None:
+        parts.system.stopping = parts.streams.closing = ground.worker.stopping = True
+        ground.hub.ring_all()
+
+    def close_unused() -> None:
+        asyncio.run(ground.db.close())
+        ground.unlock()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        server.loop = asyncio.get_running_loop()
+        await ground.begin()
+        try:
+            yield
+        finally:
+            begin_shutdown()
+            await ground.stop(parts.settings.shutdown_seconds)
+            await parts.gateway.aclose()
+            await ground.close()
+
+    app = FastAPI(title="AgentFlow", version=server_version(), lifespan=lifespan)
+    envelope.install(app)
+    app.state.identity = identity
+    _include(app, *rooms)
+    app.include_router(system_routes.router(parts.system))
+    server = Server(Doorman(app, parts.settings.max_body_bytes), app, begin_shutdown, close_unused)
+    return server
+
+
+def _model_rooms(
+    settings: Settings,
+    gateway_settings: GatewaySettings,
+    providers: Mapping[str, Provider] | None,
+    db: Database,
+    clock: Clock,
+    secrets: Secrets,
+) -> tuple[Gateway, ModelsService, UsageService]:
+    """The gateway between the rooms that rule it: models says who may ask what, usage counts and keeps budgets."""
+    caps = (settings.tenant_monthly_budget, settings.user_monthly_budget)
+    budgets = Defaults(*(None if cap is None else nano(cap) for cap in caps))
+    private = settings.allow_private_addresses
+    policy = TenantPolicy(db, secrets, allow_private=private)
+    meter = UsageMeter(db, clock, budgets, expire_after=gateway_settings.call_timeout + 300)
+    gateway = Gateway(gateway_settings, providers, policy=policy, meter=meter)
+    models = ModelsService(db, clock, gateway, policy, secrets, allow_private=private)
+    return gateway, models, UsageService(db, clock, budgets)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """What the rooms stand on, and how it begins and ends; the database last: what is stopped writes where it stands."""
+
+    db: Database
+    unlock: Callable[[], None]
+    clock: Clock
+    signals: Signals
+    hub: Hub
+    worker: Worker
+    catch_up: CatchUp
+
+    async def begin(self) -> None:
+        if self.db.dialect == "sqlite":
+            await self.db.write(ledger.abandon_leases)
+        self.worker.start()
+        self.signals.start(self._look_again)
+        self.catch_up.start()
+
+    def _look_again(self) -> None:
+        self.hub.wake_all()
+        self.worker.ring()
+
+    async def stop(self, patience: float) -> None:
+        await self.worker.stop(patience)
+        await self.catch_up.stop()
+
+    async def close(self) -> None:
+        await self.signals.close()
+        await self.db.close()
+        self.unlock()
+
+
+def _open(settings: Settings, clock: Clock | None) -> _Ground:
     db, unlock = open_database(settings)
     clock = clock or open_clock(settings)
     process = new_id()
     signals = open_signals(db, process)
     hub = Hub(signals)
-    log, tail, catch_up = EventLog(db, hub, clock.micros), Tail(db, hub), CatchUp(db, hub, clock)
     worker = Worker(db, clock, signals, lease_seconds=settings.lease_seconds, owner=process, claims=settings.run_jobs)
-    tools = ToolsService(clock)
-    engine = Engine(
-        db, log, gateway, Resolvers(tools), Histories(db), worker, clock, (conversations_follow.follower(clock),)
-    )
-    runner = Runner(engine)
-    worker.register(KIND, runner.handle, queue=QUEUE, concurrency=settings.max_concurrent_runs, concludes=True)
-    control = Control(db, worker, clock)
-    agents = AgentsService(db, clock, gateway, tools, contributors=())
-    conversations = ConversationsService(db, clock, tail, control, gateway, agents)
-    runs = RunsService(db, clock, settings, tail, worker, runner, agents)
-    system = SystemService(settings, db, gateway, signals)
-    streams = Streams(settings.max_streams, settings.keep_alive_seconds)
-
-    def begin_shutdown() -> None:
-        system.stopping = streams.closing = worker.stopping = True
-        hub.ring_all()
-
-    def close_unused() -> None:
-        asyncio.run(db.close())
-        unlock()
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
-        server.loop = asyncio.get_running_loop()
-        if db.dialect == "sqlite":
-            await db.write(ledger.abandon_leases)
-
-        def look_again() -> None:
-            hub.wake_all()
-            worker.ring()
-
-        worker.start()
-        signals.start(look_again)
-        catch_up.start()
-        try:
-            yield
-        finally:
-            begin_shutdown()
-            await worker.stop(settings.shutdown_seconds)
-            await catch_up.stop()
-            await signals.close()
-            await gateway.aclose()
-            await db.close()
-            unlock()
-
-    app = FastAPI(title="AgentFlow", version=server_version(), lifespan=lifespan)
-    envelope.install(app)
-    app.state.identity = Identity(settings, agents.admit)
-    _include(
-        app,
-        agents_routes.router(agents),
-        runs_routes.router(runs, streams),
-        conversations_routes.router(conversations, streams),
-        cancellations_routes.router(CancellationsService(db, control)),
-        models_routes.router(ModelsService(gateway)),
-    )
-    app.include_router(system_routes.router(system))
-    server = Server(Doorman(app, settings.max_body_bytes), app, begin_shutdown, close_unused)
-    return server
+    return _Ground(db, unlock, clock, signals, hub, worker, CatchUp(db, hub, clock))
 
 
 def _include(app: FastAPI, *rooms: APIRouter) -> None:

@@ -13,15 +13,19 @@ if TYPE_CHECKING:
     from agentflow._sync.agents import Agents
     from agentflow._sync.cancellations import Cancellations
     from agentflow._sync.conversations import Conversations
+    from agentflow._sync.memory import Memory
     from agentflow._sync.models import Models
     from agentflow._sync.runs import Runs
     from agentflow._sync.system import System
+    from agentflow._sync.usage import Usage
     from agentflow.resources.agents import AsyncAgents
     from agentflow.resources.cancellations import AsyncCancellations
     from agentflow.resources.conversations import AsyncConversations
+    from agentflow.resources.memory import AsyncMemory
     from agentflow.resources.models import AsyncModels
     from agentflow.resources.runs import AsyncRuns
     from agentflow.resources.system import AsyncSystem
+    from agentflow.resources.usage import AsyncUsage
     from agentflow.transport.drivers import AsyncTransport, Config, SyncTransport
     from agentflow.transport.request import RawResponse, Timeout
 
@@ -184,11 +188,25 @@ class AsyncAgentFlow(_Client):
         return AsyncCancellations(self._transport)
 
     @cached_property
+    def memory(self) -> "AsyncMemory":
+        """What agents keep about the user."""
+        from agentflow.resources.memory import AsyncMemory
+
+        return AsyncMemory(self._transport)
+
+    @cached_property
     def models(self) -> "AsyncModels":
-        """The catalogue of models."""
+        """The catalogue of models, and the tenant's rules about them."""
         from agentflow.resources.models import AsyncModels
 
         return AsyncModels(self._transport)
+
+    @cached_property
+    def usage(self) -> "AsyncUsage":
+        """What was used, and what may be used."""
+        from agentflow.resources.usage import AsyncUsage
+
+        return AsyncUsage(self._transport)
 
     @cached_property
     def system(self) -> "AsyncSystem":
@@ -266,11 +284,25 @@ class AgentFlow(_Client):
         return Cancellations(self._transport)
 
     @cached_property
+    def memory(self) -> "Memory":
+        """What agents keep about the user."""
+        from agentflow._sync.memory import Memory
+
+        return Memory(self._transport)
+
+    @cached_property
     def models(self) -> "Models":
-        """The catalogue of models."""
+        """The catalogue of models, and the tenant's rules about them."""
         from agentflow._sync.models import Models
 
         return Models(self._transport)
+
+    @cached_property
+    def usage(self) -> "Usage":
+        """What was used, and what may be used."""
+        from agentflow._sync.usage import Usage
+
+        return Usage(self._transport)
 
     @cached_property
     def system(self) -> "System":

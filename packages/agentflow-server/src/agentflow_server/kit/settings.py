@@ -58,6 +58,15 @@ class Settings(BaseModel):
         description="AGENTFLOW_ALLOW_PRIVATE_ADDRESSES: let tools, crawls and webhooks call private addresses",
     )
 
+    tenant_monthly_budget: float | None = Field(
+        default=None,
+        ge=0,
+        description="AGENTFLOW_TENANT_MONTHLY_BUDGET: US dollars a tenant may spend in a month by default",
+    )
+    user_monthly_budget: float | None = Field(
+        default=None, ge=0, description="AGENTFLOW_USER_MONTHLY_BUDGET: the same for each user"
+    )
+
     max_body_bytes: int = Field(
         default=4 * 1024 * 1024, gt=0, description="AGENTFLOW_MAX_BODY_BYTES: largest JSON request"
     )
@@ -81,6 +90,25 @@ class Settings(BaseModel):
     )
     shutdown_seconds: float = Field(
         default=10.0, ge=0, description="AGENTFLOW_SHUTDOWN_SECONDS: time to hand runs over"
+    )
+
+    memory_core_chars: int = Field(
+        default=4_000, gt=0, description="AGENTFLOW_MEMORY_CORE_CHARS: characters of a core memory block"
+    )
+    memory_core_entries: int = Field(
+        default=20, gt=0, description="AGENTFLOW_MEMORY_CORE_ENTRIES: entries (lines) of a core memory block"
+    )
+    memory_archival_chars: int = Field(
+        default=8_000, gt=0, description="AGENTFLOW_MEMORY_ARCHIVAL_CHARS: characters of an archival memory block"
+    )
+    memory_consolidation: bool = Field(
+        default=True,
+        description="AGENTFLOW_MEMORY_CONSOLIDATION: let the model keep memory from conversations that have settled",
+    )
+    memory_idle_seconds: float = Field(
+        default=300.0,
+        ge=0,
+        description="AGENTFLOW_MEMORY_IDLE_SECONDS: how long after its last run a conversation has settled",
     )
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Any
 
 from agentflow.errors import ConflictError, NotFoundError, ValidationError
 from agentflow.types.conversations import (
@@ -21,7 +22,7 @@ from agentflow_server.eventlog import Part, Reader, StoredEvent, Tail, parts, ru
 from agentflow_server.eventlog.erasure import erase
 from agentflow_server.eventlog.runs import RunHeader
 from agentflow_server.eventlog.tail import end_of, head
-from agentflow_server.gateway import Completed, Gateway, ModelRequest
+from agentflow_server.gateway import Attribution, Completed, Gateway, ModelRequest
 from agentflow_server.gateway.messages import SystemMessage, TextPart, UserMessage
 from agentflow_server.http.identity import Caller
 from agentflow_server.kit.clock import Clock, to_datetime, to_iso
@@ -35,6 +36,7 @@ from agentflow_server.storage import Database, Tx
 
 _TITLE_LENGTH = 80
 _SNAPSHOT_MESSAGES = 100
+_EVERY = 1_000_000_000
 _DELETE_PATIENCE = 10.0
 _TITLE_INSTRUCTION = (
     "Write a title for this conversation: at most six words, in its language, without quotation marks or a full stop."
@@ -162,14 +164,17 @@ class ConversationsService:
         if not found:
             raise ValidationError("the conversation has no messages yet: there is nothing to name")
         config = (await self._agents.config(caller, record.agent_id)).llm_config
-        model = config.get("model") or await self._gateway.default_model()
+        model = await self._gateway.choose(caller.tenant, caller.user_id, agent=config.get("model"), use_case="titles")
         said = "\n".join(f"{message.role}: {message.content[:2000]}" for message in found)
-        title = await self._ask(model, said)
+        title = await self._ask(model, said, Attribution(caller.tenant, caller.user_id, record.agent_id, None, "title"))
         return await self.update(caller, conversation_id, ConversationUpdate(title=derived_title(title)))
 
-    async def _ask(self, model: str, said: str) -> str:
+    async def _ask(self, model: str, said: str, attribution: Attribution) -> str:
         request = ModelRequest(
-            model, (SystemMessage(text=_TITLE_INSTRUCTION), UserMessage(parts=(TextPart(text=said),))), max_tokens=2000
+            model,
+            (SystemMessage(text=_TITLE_INSTRUCTION), UserMessage(parts=(TextPart(text=said),))),
+            max_tokens=2000,
+            attribution=attribution,
         )
         text = ""
         async with self._gateway.stream(request) as chunks:
@@ -205,6 +210,27 @@ class ConversationsService:
             pass
         finally:
             reader.close()
+
+    async def export_user(self, caller: Caller) -> "list[dict[str, Any]]":
+        """Every conversation of the caller with all that was said, as JSON values."""
+        found: list[dict[str, Any]] = []
+        for record in await self._of_user(caller):
+            said, _ = await self._messages(caller, record.id, limit=_EVERY, offset=0)
+            detail = ConversationDetail(**_conversation(record).model_dump(), messages=said)
+            found.append(detail.model_dump(mode="json"))
+        return found
+
+    async def erase_user(self, caller: Caller) -> int:
+        """Delete every conversation of the caller; returns how many there were."""
+        records = await self._of_user(caller)
+        for record in records:
+            await self.delete(caller, record.id)
+        return len(records)
+
+    async def _of_user(self, caller: Caller) -> "list[ConversationRecord]":
+        filters = Filters(caller.user_id)
+        found, _ = await self._db.tenant(caller.tenant).scan(lambda tx: store.page(tx, filters, limit=_EVERY, offset=0))
+        return found
 
     def now(self) -> str:
         """The time as the wire writes it."""
