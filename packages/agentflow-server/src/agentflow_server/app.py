@@ -18,13 +18,9 @@ from agentflow_server.http.doorman import Doorman
 from agentflow_server.http.identity import Identity, current_caller
 from agentflow_server.http.sse import Streams
 from agentflow_server.jobs import Worker, ledger
-<<<<<<< HEAD
 from agentflow_server.kit.clock import Clock
 from agentflow_server.kit.ids import new_id
-=======
-from agentflow_server.kit.clock import Clock
 from agentflow_server.kit.secrets import Secrets, open_secrets
->>>>>>> main
 from agentflow_server.kit.settings import Settings
 from agentflow_server.resources.agents import routes as agents_routes
 from agentflow_server.resources.agents.service import AgentsService
@@ -199,7 +195,7 @@ def _model_rooms(
 
 @dataclass(frozen=True, slots=True)
 class _Ground:
-    """What the rooms stand on, and how it begins and ends; the database last: what is stopped writes where it stands."""
+    """What the rooms stand on. Ends with the database: what is stopped writes where it stands."""
 
     db: Database
     unlock: Callable[[], None]
