@@ -21,6 +21,10 @@ from agentflow_server.kit.clock import Clock, SystemClock
 from agentflow_server.kit.settings import Settings
 from agentflow_server.resources.agents import routes as agents_routes
 from agentflow_server.resources.agents.service import AgentsService
+from agentflow_server.resources.background import follow as background_follow
+from agentflow_server.resources.background import routes as background_routes
+from agentflow_server.resources.background.service import BackgroundService
+from agentflow_server.resources.background.tool import BackgroundWork
 from agentflow_server.resources.cancellations import routes as cancellations_routes
 from agentflow_server.resources.cancellations.service import CancellationsService
 from agentflow_server.resources.conversations import follow as conversations_follow
@@ -30,12 +34,21 @@ from agentflow_server.resources.models import routes as models_routes
 from agentflow_server.resources.models.service import ModelsService
 from agentflow_server.resources.runs import routes as runs_routes
 from agentflow_server.resources.runs.service import RunsService
+from agentflow_server.resources.subagents import follow as subagents_follow
+from agentflow_server.resources.subagents import routes as subagents_routes
+from agentflow_server.resources.subagents.service import SubagentsService
+from agentflow_server.resources.subagents.tool import Delegations
 from agentflow_server.resources.system import routes as system_routes
 from agentflow_server.resources.system.service import SystemService, server_version
 from agentflow_server.resources.tools.service import ToolsService
+from agentflow_server.runtime.children import Children
 from agentflow_server.runtime.control import Control
+from agentflow_server.runtime.detached import KIND as DETACHED_KIND
+from agentflow_server.runtime.detached import QUEUE as DETACHED_QUEUE
+from agentflow_server.runtime.detached import Detached
 from agentflow_server.runtime.engine import Engine
 from agentflow_server.runtime.history import Histories
+from agentflow_server.runtime.planning import Planning
 from agentflow_server.runtime.runner import KIND, QUEUE, Runner
 from agentflow_server.runtime.tools import Resolvers
 from agentflow_server.storage import open_database
@@ -83,15 +96,29 @@ def create_server(
     log, tail = EventLog(db, hub, clock.micros), Tail(db, hub)
     worker = Worker(db, clock, lease_seconds=settings.lease_seconds)
     tools = ToolsService(clock)
-    engine = Engine(
-        db, log, gateway, Resolvers(tools), Histories(db), worker, clock, (conversations_follow.follower(clock),)
+    resolvers = Resolvers(tools, Planning())
+    followers = (
+        conversations_follow.follower(clock),
+        subagents_follow.follower(clock),
+        background_follow.follower(clock),
     )
+    engine = Engine(db, log, gateway, resolvers, Histories(db), worker, clock, followers)
     runner = Runner(engine)
     worker.register(KIND, runner.handle, queue=QUEUE, concurrency=settings.max_concurrent_runs)
     control = Control(db, worker, clock)
     agents = AgentsService(db, clock, gateway, tools, contributors=())
     conversations = ConversationsService(db, clock, tail, control, gateway, agents)
-    runs = RunsService(db, clock, settings, tail, worker, runner, agents)
+    subagents = SubagentsService(db, clock, agents)
+    children = Children(engine, runner)
+    delegations = Delegations(subagents, children, background_follow.began)
+    background = BackgroundService(db, clock, tail, worker, control, children)
+    detached = Detached(engine, background_follow.tool_ended(clock))
+    work = BackgroundWork(db, clock, gateway, background, subagents, detached)
+    worker.register(DETACHED_KIND, detached.handle, queue=DETACHED_QUEUE, concurrency=settings.max_concurrent_runs)
+    agents.ask(delegations, work)
+    resolvers.add(delegations, work)
+    resolvers.wrap(work)
+    runs = RunsService(db, clock, settings, tail, worker, runner, agents, subagents)
     system = SystemService(settings, db, gateway)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
 
@@ -123,8 +150,10 @@ def create_server(
     _include(
         app,
         agents_routes.router(agents),
+        subagents_routes.router(subagents),
         runs_routes.router(runs, streams),
         conversations_routes.router(conversations, streams),
+        background_routes.router(background),
         cancellations_routes.router(CancellationsService(db, control)),
         models_routes.router(ModelsService(gateway)),
     )

@@ -27,7 +27,9 @@ class LLMConfig(RequestModel):
     reasoning_effort: Effort | None = None
 
 
-class _Settings(RequestModel):
+class AgentSettings(RequestModel):
+    """What can be said of an agent besides its name and its tools."""
+
     description: str | None = Field(default=None, max_length=10_000)
     icon: str | None = Field(default=None, max_length=200)
     llm_config: LLMConfig | None = None
@@ -39,9 +41,12 @@ class _Settings(RequestModel):
     enable_reflection: bool | None = None
     max_reflection_attempts: int | None = Field(default=None, ge=0, le=10)
     knowledge_bases: list[str] | None = None
+    background_tools: list[str] | None = Field(
+        default=None, description="Names of its tools that the model may call without waiting."
+    )
 
 
-class AgentCreate(_Settings):
+class AgentCreate(AgentSettings):
     """A new agent."""
 
     name: str = Name
@@ -49,7 +54,7 @@ class AgentCreate(_Settings):
     tools: list[str] | None = Field(default=None, description="Names of built-in tools the agent may use.")
 
 
-class AgentUpdate(_Settings):
+class AgentUpdate(AgentSettings):
     """Changes to an agent; what is left out stays as it is, `llm_config` field by field."""
 
     name: str | None = Field(default=None, min_length=1, max_length=200)
@@ -107,6 +112,7 @@ class AgentConfig(ResponseModel):
     enable_reflection: bool = False
     max_reflection_attempts: int = 1
     knowledge_bases: list[str] = Field(default_factory=list[str])
+    background_tools: list[str] = Field(default_factory=list[str])
     tools: list[str] = Field(default_factory=list[str])
     tool_count: int = 0
     sub_agent_count: int = 0

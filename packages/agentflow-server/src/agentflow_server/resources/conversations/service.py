@@ -224,7 +224,7 @@ class ConversationsService:
             if record is None:
                 return ConversationSnapshot(deleted=True, last_seq=after)
             newer = [part for part in parts.parts_of(tx, conversation_id, after=after, thread="") if part.visible]
-            active = runs.active_in(tx, caller.tenant, conversation_id)
+            active = [run for run in runs.active_in(tx, caller.tenant, conversation_id) if run.is_root]
             return ConversationSnapshot(
                 conversation=_conversation(record),
                 messages=[_message(conversation_id, part) for part in newer[-_SNAPSHOT_MESSAGES:]],
@@ -238,7 +238,7 @@ class ConversationsService:
 
 
 def _changes(event: StoredEvent) -> bool:
-    return event.type in ("user", "start", "end", "error") and event.call_id == event.root_call_id
+    return event.type in ("user", "start", "end", "error", "background_task") and event.call_id == event.root_call_id
 
 
 def derived_title(message: str) -> str:
