@@ -77,7 +77,8 @@ async def _answer(
 
 
 def _headers(followed: Followed) -> dict[str, str]:
-    return {"X-Run-ID": followed.run.id, "X-Conversation-ID": followed.run.conversation_id}
+    run = followed.run
+    return {"X-Run-ID": run.id, "X-Conversation-ID": run.conversation_id, "X-Call-ID": run.call_id}
 
 
 def _stream(followed: Followed, streams: Streams) -> EventStream:
