@@ -1,4 +1,4 @@
-"""Background work: handles, waiting, cancelling, messages, collecting on the next turn; tools that are not waited for."""
+"""Background work: handles, waiting, cancelling, messages, collecting on the next turn; tools nobody waits for."""
 
 import json
 import time
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from agentflow import AgentFlow
-from agentflow.errors import ConflictError, NotFoundError, RequestTimeoutError, ValidationError
+from agentflow.errors import NotFoundError, RequestTimeoutError, ValidationError
 from agentflow.events import BackgroundTask, FinalResponse, SubAgentStarted, TextDelta, ToolFinished, ToolStarted
 from agentflow_server.testing import Reply, ScriptedModel, local_server
 
@@ -207,7 +207,7 @@ def test_the_model_speaks_to_a_worker_and_asks_for_progress(client: AgentFlow, b
     assert answered.text.endswith("says: last words")
     events = list(client.runs.stream(answered.run_id, verbose=True))
     assert any(isinstance(event, SubAgentStarted) for event in events)
-    assert [event.text for event in events if isinstance(event, TextDelta)][0].startswith("last")
+    assert next(event.text for event in events if isinstance(event, TextDelta)).startswith("last")
 
 
 def test_a_repeated_message_is_said_once(client: AgentFlow, boss: str) -> None:

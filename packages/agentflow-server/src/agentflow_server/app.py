@@ -118,6 +118,7 @@ def create_server(
     agents.ask(delegations, work)
     resolvers.add(delegations, work)
     resolvers.wrap(work)
+    conversations.erase_with(background_follow.erase)
     runs = RunsService(db, clock, settings, tail, worker, runner, agents, subagents)
     system = SystemService(settings, db, gateway)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)

@@ -15,7 +15,7 @@ from agentflow_server.runtime.calls import contained
 from agentflow_server.runtime.context import RunContext
 from agentflow_server.runtime.emitter import Emitter
 from agentflow_server.runtime.engine import Engine
-from agentflow_server.runtime.plan import Plan
+from agentflow_server.runtime.plan import Plan, handle_of
 from agentflow_server.runtime.tools import Suspended, Tool, ToolFailedError, ToolInvocation, ToolOutcome, call
 from agentflow_server.storage import Tx
 from agentflow_server.storage.database import TenantTx
@@ -83,7 +83,7 @@ class Detached:
         Raises:
             ToolFailedError: the run was cancelled.
         """
-        context = invocation.context
+        context, engine = invocation.context, self._engine
         payload = {
             "run_id": context.run.id,
             "name": name,
@@ -92,15 +92,18 @@ class Detached:
         }
         job = NewJob(tenant=context.tenant, kind=KIND, queue=QUEUE, payload=payload, id=invocation.call_id)
 
+        if await engine.db.read(lambda tx: ledger.exists(tx, job.tenant, job.id)):
+            return
+        emitter = Emitter(context, engine.log, engine.clock)
+
         def unit(tx: Tx) -> None:
-            ledger.check_fence(tx, context.job)
             if ledger.cancel_requested(tx, context.tenant, context.job.id):
                 raise ToolFailedError("cancelled", "the run was cancelled")
-            if ledger.enqueue(tx, job, self._engine.clock.micros()):
-                also(tx)
+            ledger.enqueue(tx, job, engine.clock.micros())
+            also(TenantTx(tx, context.tenant))
 
-        await self._engine.db.tenant(context.tenant).write(unit)
-        self._engine.worker.ring()
+        await emitter.send((emitter.draft("background_task", handle_of(job.id, name, "tool")),), unit)
+        engine.worker.ring()
 
     async def handle(self, job: Job) -> Settled:
         """Run the call of a job, and tell its end."""

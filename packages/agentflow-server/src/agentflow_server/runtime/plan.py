@@ -41,6 +41,11 @@ class Notice(BaseModel):
     content: dict[str, Any]
 
 
+def handle_of(task_id: str, name: str, kind: str) -> dict[str, Any]:
+    """The handle of work that nobody waits for, as it begins: a `sub_agent` or a `tool`."""
+    return {"task_id": task_id, "kind": kind, "name": name, "status": "running"}
+
+
 class Plan(BaseModel):
     """A frozen run.
 

@@ -68,6 +68,11 @@ def follower(clock: Clock) -> Follower:
     return follow
 
 
+def erase(tx: Tx, conversation_id: str) -> None:
+    """A conversation is deleted: its tasks go with it."""
+    store.erase(tx, conversation_id)
+
+
 def _wake(tx: Tx, tenant: str, conversation_id: str, now: int) -> None:
     """Let the waiting runs of a conversation look again: one of them may wait for this task."""
     for run in runs.active_in(tx, tenant, conversation_id):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 
 from agentflow.errors import ConflictError, NotFoundError, ValidationError
 from agentflow.types.conversations import (
@@ -53,6 +54,11 @@ class ConversationsService:
         self._control = control
         self._gateway = gateway
         self._agents = agents
+        self._erasers: tuple[Callable[[Tx, str], None], ...] = ()
+
+    def erase_with(self, *erasers: Callable[[Tx, str], None]) -> None:
+        """Let other rooms remove what they keep of a conversation, in the transaction that deletes it."""
+        self._erasers = (*self._erasers, *erasers)
 
     async def create(self, caller: Caller, wanted: ConversationCreate) -> ConversationCreated:
         """Begin a conversation, or find the one that has the wanted id.
@@ -188,7 +194,8 @@ class ConversationsService:
             await self._ended(run)
 
         def unit(tx: Tx) -> None:
-            erase(tx, conversation_id)
+            for eraser in (*self._erasers, erase):
+                eraser(tx, conversation_id)
             store.delete(tx, conversation_id)
 
         await self._db.tenant(caller.tenant).write(unit)

@@ -12,7 +12,7 @@ from agentflow_server.resources.subagents.service import SubagentsService, descr
 from agentflow_server.runtime.children import Children, has_ended, outcome_of
 from agentflow_server.runtime.context import RunContext
 from agentflow_server.runtime.limits import MAX_DEPTH
-from agentflow_server.runtime.plan import Contribution, Notice, PlanAsk, ToolRef
+from agentflow_server.runtime.plan import Contribution, Notice, PlanAsk, ToolRef, handle_of
 from agentflow_server.runtime.tools import Suspended, Tool, ToolFailedError, ToolInvocation, ToolOutcome
 from agentflow_server.storage import Tx
 
@@ -123,8 +123,10 @@ class Delegation:
             raise ToolFailedError(error.code, f"{self.ref.config['agent_name']} cannot run: {error.message}") from None
         if not background:
             return await self.children.start(context.run, plan, invocation.call_id, cause=context.job)
-        plan = plan.model_copy(update={"background": True})
-        task = {"name": self.ref.config["agent_name"], "message": message}
+        name = self.ref.config["agent_name"]
+        told = Notice(type="background_task", content=handle_of(invocation.call_id, name, KIND))
+        plan = plan.model_copy(update={"background": True, "notices": (told, *plan.notices)})
+        task = {"name": name, "message": message}
         return await self.children.start(
             context.run, plan, invocation.call_id, cause=context.job, also=lambda tx, run: self.began(tx, run, task)
         )
@@ -132,13 +134,12 @@ class Delegation:
 
 def handed_over(task_id: str, name: str, kind: str) -> ToolOutcome:
     """The handle of work that nobody waits for: for the model, for readers, and for the result of the run."""
-    handle = {"task_id": task_id, "kind": kind, "name": name, "status": "running"}
+    handle = handle_of(task_id, name, kind)
     text = f"{name} works in the background as task {task_id}. Its result will be told when it has ended."
     return ToolOutcome(
         text,
         handle,
         metadata={"background_tasks": [handle]},
-        announce=(Notice(type="background_task", content=handle),),
     )
 
 
