@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from starlette.types import ASGIApp
 
 from agentflow_server.eventlog import EventLog, Hub, Tail
@@ -14,7 +14,7 @@ from agentflow_server.gateway import Gateway, GatewaySettings
 from agentflow_server.gateway.gateway import Provider
 from agentflow_server.http import envelope
 from agentflow_server.http.doorman import Doorman
-from agentflow_server.http.identity import Identity
+from agentflow_server.http.identity import Identity, current_caller
 from agentflow_server.http.sse import Streams
 from agentflow_server.jobs import Worker, ledger
 from agentflow_server.kit.clock import Clock, SystemClock
@@ -104,7 +104,7 @@ def create_server(
     )
     engine = Engine(db, log, gateway, resolvers, Histories(db), worker, clock, followers)
     runner = Runner(engine)
-    worker.register(KIND, runner.handle, queue=QUEUE, concurrency=settings.max_concurrent_runs)
+    worker.register(KIND, runner.handle, queue=QUEUE, concurrency=settings.max_concurrent_runs, concludes=True)
     control = Control(db, worker, clock)
     agents = AgentsService(db, clock, gateway, tools, contributors=())
     conversations = ConversationsService(db, clock, tail, control, gateway, agents)
@@ -134,7 +134,8 @@ def create_server(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         server.loop = asyncio.get_running_loop()
-        await db.write(ledger.abandon_leases)
+        if db.dialect == "sqlite":
+            await db.write(ledger.abandon_leases)
         worker.start()
         try:
             yield
@@ -165,4 +166,4 @@ def create_server(
 
 def _include(app: FastAPI, *rooms: APIRouter) -> None:
     for room in rooms:
-        app.include_router(room, prefix="/api/v1")
+        app.include_router(room, prefix="/api/v1", dependencies=[Depends(current_caller)])

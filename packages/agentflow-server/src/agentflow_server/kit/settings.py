@@ -29,6 +29,9 @@ class Settings(BaseModel):
     database_url: SecretStr | None = Field(
         default=None, description="AGENTFLOW_DATABASE_URL: postgresql://… to scale out"
     )
+    database_connections: int = Field(
+        default=12, ge=2, le=500, description="AGENTFLOW_DATABASE_CONNECTIONS: PostgreSQL connections of one process"
+    )
     sqlite_synchronous: Literal["full", "normal"] = Field(
         default="full",
         description="AGENTFLOW_SQLITE_SYNCHRONOUS: `full` survives power loss, `normal` only a killed process",
