@@ -10,7 +10,7 @@ from agentflow_server.resources.background import store
 from agentflow_server.resources.background.store import TaskRecord
 from agentflow_server.runtime.detached import Ended
 from agentflow_server.runtime.engine import Follower
-from agentflow_server.runtime.tools import ToolInvocation, ToolOutcome
+from agentflow_server.runtime.tools import ToolOutcome
 from agentflow_server.storage import Tx
 from agentflow_server.storage.database import TenantTx
 
@@ -22,18 +22,6 @@ def began(tx: Tx, run: RunHeader, task: dict[str, Any]) -> None:
         TaskRecord(
             run.id, run.user_id, run.conversation_id, run.parent_run_id or "", "sub_agent", task["name"], run.id,
             "running", {"message": task["message"]}, None, None, False, run.created_at, None,
-        ),
-    )  # fmt: skip
-
-
-def handed_over(tx: Tx, invocation: ToolInvocation, name: str, now: int) -> None:
-    """A tool call was handed over; the call's id is the task's."""
-    run = invocation.context.run
-    store.insert(
-        tx,
-        TaskRecord(
-            invocation.call_id, run.user_id, run.conversation_id, run.id, "tool", name, None, "running",
-            invocation.arguments, None, None, False, now, None,
         ),
     )  # fmt: skip
 

@@ -23,6 +23,7 @@ from agentflow_server.resources.background.store import TaskRecord
 from agentflow_server.runtime.children import Children
 from agentflow_server.runtime.control import Control
 from agentflow_server.runtime.plan import Plan
+from agentflow_server.runtime.tools import ToolInvocation
 from agentflow_server.storage import Database, Tx
 
 _FOLLOW_UPS = uuid.UUID("0b7d41f0-7a51-4a3b-9a0e-2b1de0b6a7b1")
@@ -188,6 +189,18 @@ class BackgroundService:
                 raise ConflictError("somebody else has just sent this sub-agent a message; send yours again")
 
         await self._children.start(sender.run, plan.model_copy(update=changes), further, also=carry_on)
+
+
+def tool_began(tx: Tx, invocation: ToolInvocation, name: str, now: int) -> None:
+    """A tool call was handed over; the call's id is the task's."""
+    run = invocation.context.run
+    store.insert(
+        tx,
+        TaskRecord(
+            invocation.call_id, run.user_id, run.conversation_id, run.id, "tool", name, None, "running",
+            invocation.arguments, None, None, False, now, None,
+        ),
+    )  # fmt: skip
 
 
 def task_of(task: TaskRecord, progress: Any = None) -> BackgroundTask:

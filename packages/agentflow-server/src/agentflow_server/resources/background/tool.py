@@ -9,8 +9,8 @@ from agentflow_server.eventlog import Part, mail, parts_of
 from agentflow_server.gateway import Gateway, ModelRequest
 from agentflow_server.gateway.messages import SystemMessage, TextPart, ToolSpec, UserMessage
 from agentflow_server.kit.clock import Clock
-from agentflow_server.resources.background import follow, store
-from agentflow_server.resources.background.service import BackgroundService, Sender
+from agentflow_server.resources.background import store
+from agentflow_server.resources.background.service import BackgroundService, Sender, tool_began
 from agentflow_server.resources.background.store import TaskRecord
 from agentflow_server.resources.subagents.service import SubagentsService
 from agentflow_server.resources.subagents.tool import handed_over
@@ -134,7 +134,7 @@ class BackgroundWork:
 
     async def _hand_over(self, invocation: ToolInvocation, name: str) -> ToolOutcome:
         now = self._clock.micros()
-        await self._detached.start(invocation, name, lambda tx: follow.handed_over(tx, invocation, name, now))
+        await self._detached.start(invocation, name, lambda tx: tool_began(tx, invocation, name, now))
         return handed_over(invocation.call_id, name, "tool")
 
     async def _task(self, invocation: ToolInvocation) -> TaskRecord:
