@@ -46,7 +46,7 @@ from agentflow_server.runtime.control import Control
 from agentflow_server.runtime.detached import KIND as DETACHED_KIND
 from agentflow_server.runtime.detached import QUEUE as DETACHED_QUEUE
 from agentflow_server.runtime.detached import Detached
-from agentflow_server.runtime.engine import Engine
+from agentflow_server.runtime.engine import Engine, Follower
 from agentflow_server.runtime.history import Histories
 from agentflow_server.runtime.planning import Planning
 from agentflow_server.runtime.runner import KIND, QUEUE, Runner
@@ -97,28 +97,15 @@ def create_server(
     worker = Worker(db, clock, lease_seconds=settings.lease_seconds)
     tools = ToolsService(clock)
     resolvers = Resolvers(tools, Planning())
-    followers = (
-        conversations_follow.follower(clock),
-        subagents_follow.follower(clock),
-        background_follow.follower(clock),
-    )
-    engine = Engine(db, log, gateway, resolvers, Histories(db), worker, clock, followers)
+    engine = Engine(db, log, gateway, resolvers, Histories(db), worker, clock, _followers(clock))
     runner = Runner(engine)
     worker.register(KIND, runner.handle, queue=QUEUE, concurrency=settings.max_concurrent_runs, concludes=True)
     control = Control(db, worker, clock)
     agents = AgentsService(db, clock, gateway, tools, contributors=())
     conversations = ConversationsService(db, clock, tail, control, gateway, agents)
     subagents = SubagentsService(db, clock, agents)
-    children = Children(engine, runner)
-    delegations = Delegations(subagents, children, background_follow.began)
-    background = BackgroundService(db, clock, tail, worker, control, children)
-    detached = Detached(engine, background_follow.tool_ended(clock))
-    work = BackgroundWork(db, clock, gateway, background, subagents, detached)
-    worker.register(DETACHED_KIND, detached.handle, queue=DETACHED_QUEUE, concurrency=settings.max_concurrent_runs)
-    agents.ask(delegations, work)
-    resolvers.add(delegations, work)
-    resolvers.wrap(work)
-    conversations.erase_with(background_follow.erase)
+    core = _Core(settings, engine, runner, control, tail, resolvers, agents, conversations)
+    delegation = _delegation(core, subagents)
     runs = RunsService(db, clock, settings, tail, worker, runner, agents, subagents)
     system = SystemService(settings, db, gateway)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
@@ -152,16 +139,60 @@ def create_server(
     _include(
         app,
         agents_routes.router(agents),
-        subagents_routes.router(subagents),
+        *delegation,
         runs_routes.router(runs, streams),
         conversations_routes.router(conversations, streams),
-        background_routes.router(background),
         cancellations_routes.router(CancellationsService(db, control)),
         models_routes.router(ModelsService(gateway)),
     )
     app.include_router(system_routes.router(system))
     server = Server(Doorman(app, settings.max_body_bytes), app, begin_shutdown, close_unused)
     return server
+
+
+def _followers(clock: Clock) -> tuple[Follower, ...]:
+    """What rooms note in the transaction that ends a run, in this order."""
+    return (
+        conversations_follow.follower(clock),
+        subagents_follow.follower(clock),
+        background_follow.follower(clock),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Core:
+    """What rooms are put together from."""
+
+    settings: Settings
+    engine: Engine
+    runner: Runner
+    control: Control
+    tail: Tail
+    resolvers: Resolvers
+    agents: AgentsService
+    conversations: ConversationsService
+
+
+def _delegation(core: _Core, subagents: SubagentsService) -> list[APIRouter]:
+    """Sub-agents, and work that nobody waits for: what runs are given of them, and their routes."""
+    engine = core.engine
+    children = Children(engine, core.runner)
+    delegations = Delegations(subagents, children, background_follow.began)
+    background = BackgroundService(engine.db, engine.clock, core.tail, engine.worker, core.control, children)
+    detached = Detached(engine, background_follow.tool_ended(engine.clock))
+    work = BackgroundWork(engine.db, engine.clock, engine.gateway, background, subagents, detached)
+    engine.worker.register(
+        DETACHED_KIND,
+        detached.handle,
+        queue=DETACHED_QUEUE,
+        concurrency=core.settings.max_concurrent_runs,
+        concludes=True,
+    )
+    core.agents.ask(delegations, work)
+    core.resolvers.add(delegations, work)
+    core.resolvers.wrap(work)
+    core.conversations.erase_with(background_follow.erase)
+    return [subagents_routes.router(subagents), background_routes.router(background)]
 
 
 def _include(app: FastAPI, *rooms: APIRouter) -> None:
