@@ -30,6 +30,12 @@ from agentflow_server.resources.cancellations.service import CancellationsServic
 from agentflow_server.resources.conversations import follow as conversations_follow
 from agentflow_server.resources.conversations import routes as conversations_routes
 from agentflow_server.resources.conversations.service import ConversationsService
+from agentflow_server.resources.memory import follow as memory_follow
+from agentflow_server.resources.memory import routes as memory_routes
+from agentflow_server.resources.memory.consolidation import Consolidation
+from agentflow_server.resources.memory.recall import Indexes
+from agentflow_server.resources.memory.service import Holder, MemoryContributor, MemoryService
+from agentflow_server.resources.memory.tool import MemoryTools
 from agentflow_server.resources.models import routes as models_routes
 from agentflow_server.resources.models.service import ModelsService
 from agentflow_server.resources.runs import routes as runs_routes
@@ -41,6 +47,7 @@ from agentflow_server.resources.subagents.tool import Delegations
 from agentflow_server.resources.system import routes as system_routes
 from agentflow_server.resources.system.service import SystemService, server_version
 from agentflow_server.resources.tools.service import ToolsService
+from agentflow_server.retrieval.embedding import bundled_embedder
 from agentflow_server.runtime.children import Children
 from agentflow_server.runtime.control import Control
 from agentflow_server.runtime.detached import KIND as DETACHED_KIND
@@ -48,10 +55,11 @@ from agentflow_server.runtime.detached import QUEUE as DETACHED_QUEUE
 from agentflow_server.runtime.detached import Detached
 from agentflow_server.runtime.engine import Engine, Follower
 from agentflow_server.runtime.history import Histories
+from agentflow_server.runtime.plan import Contributor
 from agentflow_server.runtime.planning import Planning
 from agentflow_server.runtime.runner import KIND, QUEUE, Runner
 from agentflow_server.runtime.tools import Resolvers
-from agentflow_server.storage import open_database
+from agentflow_server.storage import Database, open_database
 
 
 @dataclass(slots=True)
@@ -96,44 +104,27 @@ def create_server(
     log, tail = EventLog(db, hub, clock.micros), Tail(db, hub)
     worker = Worker(db, clock, lease_seconds=settings.lease_seconds)
     tools = ToolsService(clock)
-    resolvers = Resolvers(tools, Planning())
-    engine = Engine(db, log, gateway, resolvers, Histories(db), worker, clock, _followers(clock))
+    contributors: list[Contributor] = []
+    holders: dict[str, Holder] = {}
+    agents = AgentsService(db, clock, gateway, tools, contributors)
+    memory = MemoryService(db, clock, settings, worker, agents, Indexes(db, bundled_embedder()), holders)
+    Consolidation(db, clock, settings, worker, gateway, agents, memory)
+    contributors.append(MemoryContributor(memory))
+    resolvers = Resolvers(tools, Planning(), MemoryTools(memory))
+    engine = Engine(db, log, gateway, resolvers, Histories(db), worker, clock, _followers(clock, settings))
     runner = Runner(engine)
     worker.register(KIND, runner.handle, queue=QUEUE, concurrency=settings.max_concurrent_runs, concludes=True)
     control = Control(db, worker, clock)
-    agents = AgentsService(db, clock, gateway, tools, contributors=())
-    conversations = ConversationsService(db, clock, tail, control, gateway, agents)
+    conversations = holders["conversations"] = ConversationsService(db, clock, tail, control, gateway, agents)
     subagents = SubagentsService(db, clock, agents)
-    core = _Core(settings, engine, runner, control, tail, resolvers, agents, conversations)
+    core = _Core(settings, engine, runner, control, tail, resolvers, contributors, conversations)
     delegation = _delegation(core, subagents)
     runs = RunsService(db, clock, settings, tail, worker, runner, agents, subagents)
     system = SystemService(settings, db, gateway)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
 
-    def begin_shutdown() -> None:
-        system.stopping = streams.closing = worker.stopping = True
-        hub.ring_all()
-
-    def close_unused() -> None:
-        asyncio.run(db.close())
-        unlock()
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
-        server.loop = asyncio.get_running_loop()
-        if db.dialect == "sqlite":
-            await db.write(ledger.abandon_leases)
-        worker.start()
-        try:
-            yield
-        finally:
-            begin_shutdown()
-            await worker.stop(settings.shutdown_seconds)
-            await gateway.aclose()
-            await db.close()
-            unlock()
-
-    app = FastAPI(title="AgentFlow", version=server_version(), lifespan=lifespan)
+    life = _Life(settings, db, unlock, hub, worker, gateway, system, streams)
+    app = FastAPI(title="AgentFlow", version=server_version(), lifespan=life.span)
     envelope.install(app)
     app.state.identity = Identity(settings, agents.admit)
     _include(
@@ -143,19 +134,64 @@ def create_server(
         runs_routes.router(runs, streams),
         conversations_routes.router(conversations, streams),
         cancellations_routes.router(CancellationsService(db, control)),
+        memory_routes.router(memory),
         models_routes.router(ModelsService(gateway)),
     )
     app.include_router(system_routes.router(system))
-    server = Server(Doorman(app, settings.max_body_bytes), app, begin_shutdown, close_unused)
-    return server
+    life.server = Server(Doorman(app, settings.max_body_bytes), app, life.begin_shutdown, life.close_unused)
+    return life.server
 
 
-def _followers(clock: Clock) -> tuple[Follower, ...]:
+@dataclass(slots=True)
+class _Life:
+    """How the server begins and ends."""
+
+    settings: Settings
+    db: Database
+    unlock: Callable[[], None]
+    hub: Hub
+    worker: Worker
+    gateway: Gateway
+    system: SystemService
+    streams: Streams
+    server: Server | None = None
+
+    def begin_shutdown(self) -> None:
+        self.system.stopping = self.streams.closing = self.worker.stopping = True
+        self.hub.ring_all()
+
+    def close_unused(self) -> None:
+        asyncio.run(self.db.close())
+        self.unlock()
+
+    @asynccontextmanager
+    async def span(self, _: FastAPI) -> AsyncGenerator[None]:
+        if self.server is not None:
+            self.server.loop = asyncio.get_running_loop()
+        if self.db.dialect == "sqlite":
+            await self.db.write(ledger.abandon_leases)
+        self.worker.start()
+        try:
+            yield
+        finally:
+            self.begin_shutdown()
+            await self._close()
+
+    async def _close(self) -> None:
+        """Let go of everything, the database last: what is stopped writes where it stands."""
+        await self.worker.stop(self.settings.shutdown_seconds)
+        await self.gateway.aclose()
+        await self.db.close()
+        self.unlock()
+
+
+def _followers(clock: Clock, settings: Settings) -> tuple[Follower, ...]:
     """What rooms note in the transaction that ends a run, in this order."""
     return (
         conversations_follow.follower(clock),
         subagents_follow.follower(clock),
         background_follow.follower(clock),
+        memory_follow.follower(clock, settings),
     )
 
 
@@ -169,7 +205,7 @@ class _Core:
     control: Control
     tail: Tail
     resolvers: Resolvers
-    agents: AgentsService
+    contributors: list[Contributor]
     conversations: ConversationsService
 
 
@@ -188,7 +224,7 @@ def _delegation(core: _Core, subagents: SubagentsService) -> list[APIRouter]:
         concurrency=core.settings.max_concurrent_runs,
         concludes=True,
     )
-    core.agents.ask(delegations, work)
+    core.contributors.extend((delegations, work))
     core.resolvers.add(delegations, work)
     core.resolvers.wrap(work)
     core.conversations.erase_with(background_follow.erase)

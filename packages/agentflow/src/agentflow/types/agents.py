@@ -27,6 +27,16 @@ class LLMConfig(RequestModel):
     reasoning_effort: Effort | None = None
 
 
+class AgentMemory(RequestModel):
+    """How an agent deals with memory.
+
+    Attributes:
+        consolidation: False keeps its conversations out of sleep-time memory.
+    """
+
+    consolidation: bool | None = None
+
+
 class AgentSettings(RequestModel):
     """What can be said of an agent besides its name and its tools."""
 
@@ -44,6 +54,7 @@ class AgentSettings(RequestModel):
     background_tools: list[str] | None = Field(
         default=None, description="Names of its tools that the model may call without waiting."
     )
+    memory: AgentMemory | None = None
 
 
 class AgentCreate(AgentSettings):
@@ -113,6 +124,7 @@ class AgentConfig(ResponseModel):
     max_reflection_attempts: int = 1
     knowledge_bases: list[str] = Field(default_factory=list[str])
     background_tools: list[str] = Field(default_factory=list[str])
+    memory: dict[str, Any] = Field(default_factory=dict[str, Any])
     tools: list[str] = Field(default_factory=list[str])
     tool_count: int = 0
     sub_agent_count: int = 0

@@ -42,7 +42,6 @@ _NOT_BUILT = {
     "artifacts": "artifacts",
     "context_refs": "context references",
     "prompt_blocks": "prompt blocks",
-    "memory_policy": "memory",
     "image_detail": "attachments",
 }
 
@@ -110,10 +109,6 @@ class AgentsService:
 
     async def config(self, caller: Caller, agent_id: str) -> AgentConfig:
         return config_of(await self.record(caller, agent_id))
-
-    def ask(self, *contributors: Contributor) -> None:
-        """Ask these too when a run is planned."""
-        self._contributors = (*self._contributors, *contributors)
 
     async def create(
         self,
