@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ from agentflow_server.http.identity import Identity, current_caller
 from agentflow_server.http.sse import Streams
 from agentflow_server.jobs import Worker, ledger
 from agentflow_server.kit.clock import Clock, SystemClock
+from agentflow_server.kit.secrets import Secrets, open_secrets
 from agentflow_server.kit.settings import Settings
 from agentflow_server.resources.agents import routes as agents_routes
 from agentflow_server.resources.agents.service import AgentsService
@@ -37,6 +38,7 @@ from agentflow_server.resources.memory.recall import Indexes
 from agentflow_server.resources.memory.service import Holder, MemoryContributor, MemoryService
 from agentflow_server.resources.memory.tool import MemoryTools
 from agentflow_server.resources.models import routes as models_routes
+from agentflow_server.resources.models.policy import TenantPolicy
 from agentflow_server.resources.models.service import ModelsService
 from agentflow_server.resources.runs import routes as runs_routes
 from agentflow_server.resources.runs.service import RunsService
@@ -47,6 +49,10 @@ from agentflow_server.resources.subagents.tool import Delegations
 from agentflow_server.resources.system import routes as system_routes
 from agentflow_server.resources.system.service import SystemService, server_version
 from agentflow_server.resources.tools.service import ToolsService
+from agentflow_server.resources.usage import routes as usage_routes
+from agentflow_server.resources.usage.budgets import Defaults, nano
+from agentflow_server.resources.usage.meter import UsageMeter
+from agentflow_server.resources.usage.service import UsageService
 from agentflow_server.retrieval.embedding import bundled_embedder
 from agentflow_server.runtime.children import Children
 from agentflow_server.runtime.control import Control
@@ -98,8 +104,10 @@ def create_server(
         SettingsError: a setting cannot be used, or the data folder is in use.
     """
     clock = clock or SystemClock()
-    gateway = Gateway(gateway_settings or GatewaySettings.from_env(os.environ), providers)
+    gateway_settings = gateway_settings or GatewaySettings.from_env(os.environ)
     db, unlock = open_database(settings)
+    secrets = open_secrets(settings)
+    gateway, models, usage = _model_rooms(settings, gateway_settings, providers, db, clock, secrets)
     hub = Hub()
     log, tail = EventLog(db, hub, clock.micros), Tail(db, hub)
     worker = Worker(db, clock, lease_seconds=settings.lease_seconds)
@@ -123,28 +131,23 @@ def create_server(
     system = SystemService(settings, db, gateway)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
 
-    life = _Life(settings, db, unlock, hub, worker, gateway, system, streams)
-    app = FastAPI(title="AgentFlow", version=server_version(), lifespan=life.span)
-    envelope.install(app)
-    app.state.identity = Identity(settings, agents.admit)
-    _include(
-        app,
+    rooms = (
         agents_routes.router(agents),
         *delegation,
         runs_routes.router(runs, streams),
         conversations_routes.router(conversations, streams),
         cancellations_routes.router(CancellationsService(db, control)),
         memory_routes.router(memory),
-        models_routes.router(ModelsService(gateway)),
+        models_routes.router(models),
+        usage_routes.router(usage),
     )
-    app.include_router(system_routes.router(system))
-    life.server = Server(Doorman(app, settings.max_body_bytes), app, life.begin_shutdown, life.close_unused)
-    return life.server
+    parts = _Parts(settings, db, unlock, hub, worker, gateway, system, streams)
+    return _served(parts, Identity(settings, agents.admit), rooms)
 
 
-@dataclass(slots=True)
-class _Life:
-    """How the server begins and ends."""
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What is begun and ended with the server."""
 
     settings: Settings
     db: Database
@@ -154,35 +157,59 @@ class _Life:
     gateway: Gateway
     system: SystemService
     streams: Streams
-    server: Server | None = None
 
-    def begin_shutdown(self) -> None:
-        self.system.stopping = self.streams.closing = self.worker.stopping = True
-        self.hub.ring_all()
 
-    def close_unused(self) -> None:
-        asyncio.run(self.db.close())
-        self.unlock()
+def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Server:
+    """The app around the rooms, and how it begins and ends."""
+    settings, db, worker = parts.settings, parts.db, parts.worker
+
+    def begin_shutdown() -> None:
+        parts.system.stopping = parts.streams.closing = worker.stopping = True
+        parts.hub.ring_all()
+
+    def close_unused() -> None:
+        asyncio.run(db.close())
+        parts.unlock()
 
     @asynccontextmanager
-    async def span(self, _: FastAPI) -> AsyncGenerator[None]:
-        if self.server is not None:
-            self.server.loop = asyncio.get_running_loop()
-        if self.db.dialect == "sqlite":
-            await self.db.write(ledger.abandon_leases)
-        self.worker.start()
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        server.loop = asyncio.get_running_loop()
+        if db.dialect == "sqlite":
+            await db.write(ledger.abandon_leases)
+        worker.start()
         try:
             yield
         finally:
-            self.begin_shutdown()
-            await self._close()
+            begin_shutdown()
+            await _close(worker, parts.gateway, db, settings.shutdown_seconds)
+            parts.unlock()
 
-    async def _close(self) -> None:
-        """Let go of everything, the database last: what is stopped writes where it stands."""
-        await self.worker.stop(self.settings.shutdown_seconds)
-        await self.gateway.aclose()
-        await self.db.close()
-        self.unlock()
+    app = FastAPI(title="AgentFlow", version=server_version(), lifespan=lifespan)
+    envelope.install(app)
+    app.state.identity = identity
+    _include(app, *rooms)
+    app.include_router(system_routes.router(parts.system))
+    server = Server(Doorman(app, settings.max_body_bytes), app, begin_shutdown, close_unused)
+    return server
+
+
+def _model_rooms(
+    settings: Settings,
+    gateway_settings: GatewaySettings,
+    providers: Mapping[str, Provider] | None,
+    db: Database,
+    clock: Clock,
+    secrets: Secrets,
+) -> tuple[Gateway, ModelsService, UsageService]:
+    """The gateway between the rooms that rule it: models says who may ask what, usage counts and keeps budgets."""
+    caps = (settings.tenant_monthly_budget, settings.user_monthly_budget)
+    budgets = Defaults(*(None if cap is None else nano(cap) for cap in caps))
+    private = settings.allow_private_addresses
+    policy = TenantPolicy(db, secrets, allow_private=private)
+    meter = UsageMeter(db, clock, budgets, expire_after=gateway_settings.call_timeout + 300)
+    gateway = Gateway(gateway_settings, providers, policy=policy, meter=meter)
+    models = ModelsService(db, clock, gateway, policy, secrets, allow_private=private)
+    return gateway, models, UsageService(db, clock, budgets)
 
 
 def _followers(clock: Clock, settings: Settings) -> tuple[Follower, ...]:
@@ -197,7 +224,7 @@ def _followers(clock: Clock, settings: Settings) -> tuple[Follower, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Core:
-    """What rooms are put together from."""
+    """What rooms that work within runs are put together from."""
 
     settings: Settings
     engine: Engine
@@ -229,6 +256,13 @@ def _delegation(core: _Core, subagents: SubagentsService) -> list[APIRouter]:
     core.resolvers.wrap(work)
     core.conversations.erase_with(background_follow.erase)
     return [subagents_routes.router(subagents), background_routes.router(background)]
+
+
+async def _close(worker: Worker, gateway: Gateway, db: Database, patience: float) -> None:
+    """Let go of everything, the database last: what is stopped writes where it stands."""
+    await worker.stop(patience)
+    await gateway.aclose()
+    await db.close()
 
 
 def _include(app: FastAPI, *rooms: APIRouter) -> None:
