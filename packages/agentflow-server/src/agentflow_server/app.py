@@ -13,9 +13,12 @@ from agentflow_server.eventlog import EventLog, Hub, Tail
 from agentflow_server.gateway import Gateway, GatewaySettings
 from agentflow_server.gateway.gateway import Provider
 from agentflow_server.http import envelope
+from agentflow_server.http.audit import Audit
 from agentflow_server.http.doorman import Doorman
-from agentflow_server.http.identity import Identity, current_caller
+from agentflow_server.http.identity import Identity, current_caller, describe
+from agentflow_server.http.limits import Limits
 from agentflow_server.http.sse import Streams
+from agentflow_server.http.tokens import Tokens
 from agentflow_server.jobs import Worker, ledger
 from agentflow_server.kit.clock import Clock, SystemClock
 from agentflow_server.kit.settings import Settings
@@ -93,6 +96,7 @@ def create_server(
     conversations = ConversationsService(db, clock, tail, control, gateway, agents)
     runs = RunsService(db, clock, settings, tail, worker, runner, agents)
     system = SystemService(settings, db, gateway)
+    tokens = Tokens(settings, clock)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
 
     def begin_shutdown() -> None:
@@ -114,12 +118,15 @@ def create_server(
             begin_shutdown()
             await worker.stop(settings.shutdown_seconds)
             await gateway.aclose()
+            await tokens.aclose()
             await db.close()
             unlock()
 
     app = FastAPI(title="AgentFlow", version=server_version(), lifespan=lifespan)
     envelope.install(app)
-    app.state.identity = Identity(settings, agents.admit)
+    describe(app)
+    limits = Limits(db, clock, tenant=settings.tenant_rate_limit, principal=settings.principal_rate_limit)
+    app.state.identity = Identity(settings, tokens, limits, Audit(db, clock, settings.audit_days), agents.admit)
     _include(
         app,
         agents_routes.router(agents),

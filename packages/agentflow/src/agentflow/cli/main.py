@@ -17,11 +17,14 @@ COMMANDS = {
     "completion": ("agentflow.cli.completion:completion", "Print the completion script of a shell."),
     "conversations": ("agentflow.cli.conversations:conversations", "List, show, search and delete conversations."),
     "login": ("agentflow.cli.login:login", "Sign in and keep it as a profile."),
+    "logout": ("agentflow.cli.login:logout", "Forget a profile's tokens and secrets."),
     "models": ("agentflow.cli.models:models", "Show the catalogue of models."),
     "profiles": ("agentflow.cli.profiles:profiles", "List, show, choose and remove profiles."),
     "runs": ("agentflow.cli.runs:runs", "Show a run, or follow it."),
     "system": ("agentflow.cli.system:system", "Ask the server how it is."),
+    "token": ("agentflow.cli.login:token", "Print an access token for scripts."),
     "version": ("agentflow.cli.version:version", "Print the version."),
+    "whoami": ("agentflow.cli.login:whoami", "Show who you are to the server."),
 }
 PLUGINS = "agentflow.cli"
 
