@@ -366,6 +366,7 @@ def test_too_many_runs_wait_and_then_are_refused() -> None:
             reader.join(10)
 
 
+@pytest.mark.embedded
 def test_another_server_of_the_same_folder_is_refused(server: LocalServer) -> None:
     from agentflow_server.kit.settings import SettingsError
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "conversations": ("agentflow.cli.conversations:conversations", "List, show, search and delete conversations."),
     "login": ("agentflow.cli.login:login", "Sign in and keep it as a profile."),
     "logout": ("agentflow.cli.login:logout", "Forget a profile's tokens and secrets."),
+    "memory": ("agentflow.cli.memory:memory", "Show, search, change and erase what agents keep about you."),
     "models": ("agentflow.cli.models:models", "Show the catalogue of models."),
     "profiles": ("agentflow.cli.profiles:profiles", "List, show, choose and remove profiles."),
     "runs": ("agentflow.cli.runs:runs", "Show a run, or follow it."),

@@ -43,7 +43,6 @@ _NOT_BUILT = {
     "artifacts": "artifacts",
     "context_refs": "context references",
     "prompt_blocks": "prompt blocks",
-    "memory_policy": "memory",
     "image_detail": "attachments",
     "enable_planning": "planning",
     "enable_reflection": "reflection",
