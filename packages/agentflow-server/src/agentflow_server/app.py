@@ -15,7 +15,7 @@ from agentflow_server.gateway.gateway import Provider
 from agentflow_server.http import envelope
 from agentflow_server.http.audit import Audit
 from agentflow_server.http.doorman import Doorman
-from agentflow_server.http.identity import Identity, current_caller, describe
+from agentflow_server.http.identity import Admit, Identity, current_caller, describe
 from agentflow_server.http.limits import Limits
 from agentflow_server.http.sse import Streams
 from agentflow_server.http.tokens import Tokens
@@ -108,7 +108,6 @@ def create_server(
     conversations = holders["conversations"] = ConversationsService(db, clock, tail, control, gateway, agents)
     runs = RunsService(db, clock, settings, tail, worker, runner, agents)
     system = SystemService(settings, db, gateway)
-    tokens = Tokens(settings, clock)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
 
     def begin_shutdown() -> None:
@@ -129,15 +128,12 @@ def create_server(
             yield
         finally:
             begin_shutdown()
-            await _close(worker, gateway, db, settings.shutdown_seconds)
             await tokens.aclose()
+            await _close(worker, gateway, db, settings.shutdown_seconds)
             unlock()
 
     app = FastAPI(title="AgentFlow", version=server_version(), lifespan=lifespan)
-    envelope.install(app)
-    describe(app)
-    limits = Limits(db, clock, tenant=settings.tenant_rate_limit, principal=settings.principal_rate_limit)
-    app.state.identity = Identity(settings, tokens, limits, Audit(db, clock, settings.audit_days), agents.admit)
+    tokens = _guard(app, settings, db, clock, agents.admit)
     _include(
         app,
         agents_routes.router(agents),
@@ -150,6 +146,16 @@ def create_server(
     app.include_router(system_routes.router(system))
     server = Server(Doorman(app, settings.max_body_bytes), app, begin_shutdown, close_unused)
     return server
+
+
+def _guard(app: FastAPI, settings: Settings, db: Database, clock: Clock, admit: Admit) -> Tokens:
+    """Put the door in: errors in one envelope, and nobody in who is not known."""
+    envelope.install(app)
+    describe(app)
+    tokens = Tokens(settings, clock)
+    limits = Limits(db, clock, tenant=settings.tenant_rate_limit, principal=settings.principal_rate_limit)
+    app.state.identity = Identity(settings, tokens, limits, Audit(db, clock, settings.audit_days), admit)
+    return tokens
 
 
 async def _close(worker: Worker, gateway: Gateway, db: Database, patience: float) -> None:
