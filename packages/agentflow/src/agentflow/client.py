@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from agentflow._sync.models import Models
     from agentflow._sync.runs import Runs
     from agentflow._sync.system import System
+    from agentflow._sync.usage import Usage
     from agentflow.resources.agents import AsyncAgents
     from agentflow.resources.cancellations import AsyncCancellations
     from agentflow.resources.conversations import AsyncConversations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from agentflow.resources.models import AsyncModels
     from agentflow.resources.runs import AsyncRuns
     from agentflow.resources.system import AsyncSystem
+    from agentflow.resources.usage import AsyncUsage
     from agentflow.transport.drivers import AsyncTransport, Config, Credentials, SyncTransport
     from agentflow.transport.request import RawResponse, Timeout
 
@@ -197,10 +199,17 @@ class AsyncAgentFlow(_Client):
 
     @cached_property
     def models(self) -> "AsyncModels":
-        """The catalogue of models."""
+        """The catalogue of models, and the tenant's rules about them."""
         from agentflow.resources.models import AsyncModels
 
         return AsyncModels(self._transport)
+
+    @cached_property
+    def usage(self) -> "AsyncUsage":
+        """What was used, and what may be used."""
+        from agentflow.resources.usage import AsyncUsage
+
+        return AsyncUsage(self._transport)
 
     @cached_property
     def system(self) -> "AsyncSystem":
@@ -289,10 +298,17 @@ class AgentFlow(_Client):
 
     @cached_property
     def models(self) -> "Models":
-        """The catalogue of models."""
+        """The catalogue of models, and the tenant's rules about them."""
         from agentflow._sync.models import Models
 
         return Models(self._transport)
+
+    @cached_property
+    def usage(self) -> "Usage":
+        """What was used, and what may be used."""
+        from agentflow._sync.usage import Usage
+
+        return Usage(self._transport)
 
     @cached_property
     def system(self) -> "System":

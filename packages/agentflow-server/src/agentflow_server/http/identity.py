@@ -118,6 +118,10 @@ class Identity:
             )
         return Caller(settings.dev_tenant_name, settings.dev_user_id, "dev")
 
+    async def aclose(self) -> None:
+        """Close the connections to the identity provider."""
+        await self._tokens.aclose()
+
     def admitted(self, request: Request, caller: Caller) -> None:
         """Note what a caller who was let in is about to change."""
         actor = caller.client or caller.user_id
