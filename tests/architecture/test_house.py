@@ -18,7 +18,18 @@ ROOMS = {
     "cached_results", "approvals", "questions", "artifacts", "batches", "attachments", "background", "cancellations",
     "models", "system", "usage", "runs",
 }  # fmt: skip
-BUILT = {"agents", "conversations", "cancellations", "memory", "models", "system", "runs", "usage"}
+BUILT = {
+    "agents",
+    "subagents",
+    "background",
+    "conversations",
+    "cancellations",
+    "memory",
+    "models",
+    "system",
+    "runs",
+    "usage",
+}
 SERVER_ONLY = {"tools"}  # the tools room builds what runs use; its routes come with its resource
 SHARED = {"base", "downloads", "pages", "streams"}
 CLI_ONLY = {

@@ -44,8 +44,6 @@ _NOT_BUILT = {
     "context_refs": "context references",
     "prompt_blocks": "prompt blocks",
     "image_detail": "attachments",
-    "enable_planning": "planning",
-    "enable_reflection": "reflection",
 }
 
 
@@ -121,8 +119,17 @@ class AgentsService:
     async def config(self, caller: Caller, agent_id: str) -> AgentConfig:
         return config_of(await self.record(caller, agent_id))
 
-    async def create(self, caller: Caller, wanted: AgentCreate, key: str | None = None) -> Agent:
+    async def create(
+        self,
+        caller: Caller,
+        wanted: AgentCreate,
+        key: str | None = None,
+        also: Callable[[Tx, str], None] | None = None,
+    ) -> Agent:
         """Add an agent; a second request with the same idempotency key gives the agent of the first.
+
+        Args:
+            also: written in the same transaction, with the agent's id.
 
         Raises:
             ConflictError: the name is taken. ValidationError: an unknown tool or model.
@@ -143,6 +150,8 @@ class AgentsService:
             found = store.by_id(tx, agent_id)
             if found is None:
                 raise _unknown(agent_id)
+            if also is not None:
+                also(tx, agent_id)
             return found
 
         return agent_of(await self._db.tenant(caller.tenant).write(unit))
@@ -178,7 +187,7 @@ class AgentsService:
         await self._db.tenant(caller.tenant).write(lambda tx: store.delete(tx, agent_id))
 
     def _check(self, data: dict[str, Any]) -> None:
-        for field in ("enable_planning", "enable_reflection", "knowledge_bases"):
+        for field in ("knowledge_bases",):
             if data.get(field):
                 raise _not_built(field)
         names: list[str] = data.get("tools", [])
@@ -229,6 +238,8 @@ class AgentsService:
             settings=settings | {name: value for one in added for name, value in one.settings.items()},
             notices=tuple(notice for one in added for notice in one.notices),
             citations=tuple(citation for one in added for citation in one.citations),
+            planning=bool(_either(request, record.data, "enable_planning")),
+            reflections=_reflections(request, record.data),
         )
 
     async def _model(self, caller: Caller, asked: str | None, own: str | None) -> str:
@@ -256,6 +267,7 @@ class AgentsService:
         hidden += [text for one in added for text in one.context]
         texts = [f"<system_context>\n{text}\n</system_context>" for text in hidden]
         reminders = [text for one in added for text in one.reminders]
+        texts += [f"<system_events>\n{text}\n</system_events>" for one in added for text in one.events]
         texts += [f"<system_reminders>\n{text}\n</system_reminders>" for text in reminders]
         parts = [part for one in added for part in one.parts]
         before = [TextPart(text=text) for text in texts]
@@ -288,6 +300,14 @@ def _either(request: ChatRequest, config: dict[str, Any], name: str) -> Any:
     return config.get(name) if value is None else value
 
 
+def _reflections(request: ChatRequest, data: dict[str, Any]) -> int:
+    """How often a draft may be sent back: not at all, unless reflection is on."""
+    if not _either(request, data, "enable_reflection"):
+        return 0
+    most = _either(request, data, "max_reflection_attempts")
+    return 1 if most is None else most
+
+
 def _without_none(data: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in data.items() if value is not None}
 
@@ -317,6 +337,7 @@ def agent_of(record: AgentRecord) -> Agent:
         description=data.get("description"),
         icon=data.get("icon"),
         tool_count=len(data.get("tools", ())),
+        sub_agent_count=record.sub_agents,
         capabilities=Capabilities(
             planning=data.get("enable_planning", False), reflection=data.get("enable_reflection", False)
         ),
@@ -330,7 +351,12 @@ def agent_of(record: AgentRecord) -> Agent:
 def config_of(record: AgentRecord) -> AgentConfig:
     """An agent's configuration as the wire shows it."""
     known = {name: value for name, value in record.data.items() if name in AgentConfig.model_fields}
-    own = {"id": record.id, "name": record.name, "tool_count": len(known.get("tools", ()))}
+    own = {
+        "id": record.id,
+        "name": record.name,
+        "tool_count": len(known.get("tools", ())),
+        "sub_agent_count": record.sub_agents,
+    }
     return AgentConfig.model_validate({**known, **own})
 
 
