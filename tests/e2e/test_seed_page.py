@@ -53,7 +53,7 @@ def test_explicit_credentials(server: LocalServer, monkeypatch: pytest.MonkeyPat
 
 
 async def test_running_agents_with_options() -> None:
-    from agentflow import AsyncAgentFlow, RunOptions
+    from agentflow import AsyncAgentFlow, InlinePromptBlock, RunOptions
 
     async with AsyncAgentFlow.from_profile("local") as client:
         agent_id = (await client.agents.by_name("MainAgent")).id
@@ -66,6 +66,14 @@ async def test_running_agents_with_options() -> None:
                 model="agentflow/scripted",
                 temperature=0.2,
                 max_tokens=4000,
+                context_refs=[{"system": "crm", "type": "account", "id": "001ABC123"}],
+                prompt_blocks=[
+                    InlinePromptBlock(
+                        name="selected_account",
+                        body="Acme Corp, ARR $120k, renewal in 31 days",
+                        tags=["selection", "context"],
+                    )
+                ],
             ),
         )
         print(result.text)
@@ -124,14 +132,13 @@ def test_conversations_synchronously() -> None:
 
 
 async def test_options_of_what_is_not_built_are_refused_by_name() -> None:
-    from agentflow import AsyncAgentFlow, InlinePromptBlock, MemoryPolicy, RetrievalOptions, RunOptions
+    from agentflow import AsyncAgentFlow, MemoryPolicy, RetrievalOptions, RunOptions
     from agentflow.errors import NotAvailableError
 
     options = {
         "knowledge_bases": RunOptions(knowledge_bases=["kb_product_docs"]),
         "retrieval_options": RunOptions(retrieval_options=RetrievalOptions(top_k=8, search_type="hybrid")),
         "memory_policy": RunOptions(memory_policy=MemoryPolicy(archival_mode="auto", archival_limit=5)),
-        "prompt_blocks": RunOptions(prompt_blocks=[InlinePromptBlock(name="a", body="Acme", tags=["b"])]),
     }
     async with AsyncAgentFlow.from_profile("local") as client:
         agent_id = (await client.agents.by_name("MainAgent")).id

@@ -7,7 +7,7 @@ import pytest
 from agentflow import _sync, events, resources
 from agentflow.client import AgentFlow, AsyncAgentFlow
 
-ROOMS = ["agents", "conversations", "runs", "cancellations", "models", "system"]
+ROOMS = ["agents", "conversations", "runs", "cancellations", "models", "system", "prompt_blocks"]
 
 
 def surface(cls: type) -> dict[str, list[tuple[str, object]]]:

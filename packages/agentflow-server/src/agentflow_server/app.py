@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -28,6 +28,10 @@ from agentflow_server.resources.conversations import routes as conversations_rou
 from agentflow_server.resources.conversations.service import ConversationsService
 from agentflow_server.resources.models import routes as models_routes
 from agentflow_server.resources.models.service import ModelsService
+from agentflow_server.resources.prompt_blocks import routes as prompt_blocks_routes
+from agentflow_server.resources.prompt_blocks.builtin import DynamicBlock, EntityResolver
+from agentflow_server.resources.prompt_blocks.contribute import PromptBlocksContributor
+from agentflow_server.resources.prompt_blocks.service import PromptBlocksService
 from agentflow_server.resources.runs import routes as runs_routes
 from agentflow_server.resources.runs.service import RunsService
 from agentflow_server.resources.system import routes as system_routes
@@ -66,12 +70,15 @@ def create_server(
     gateway_settings: GatewaySettings | None = None,
     providers: Mapping[str, Provider] | None = None,
     clock: Clock | None = None,
+    prompt_blocks: Sequence[DynamicBlock] = (),
+    entity_resolvers: Sequence[EntityResolver] = (),
 ) -> Server:
     """Open the database and build the app. Work begins with the app's lifespan.
 
     Args:
         gateway_settings: which model providers are configured; read from the environment by default.
         providers: further model providers by name, for tests and extensions.
+        prompt_blocks, entity_resolvers: functions that write prompt blocks and resolve `context_refs`.
 
     Raises:
         SettingsError: a setting cannot be used, or the data folder is in use.
@@ -89,7 +96,9 @@ def create_server(
     runner = Runner(engine)
     worker.register(KIND, runner.handle, queue=QUEUE, concurrency=settings.max_concurrent_runs)
     control = Control(db, worker, clock)
-    agents = AgentsService(db, clock, gateway, tools, contributors=())
+    blocks = PromptBlocksService(db, clock, prompt_blocks, settings.prompt_block_seconds)
+    contributors = (PromptBlocksContributor(db, clock, blocks, entity_resolvers),)
+    agents = AgentsService(db, clock, gateway, tools, blocks, contributors)
     conversations = ConversationsService(db, clock, tail, control, gateway, agents)
     runs = RunsService(db, clock, settings, tail, worker, runner, agents)
     system = SystemService(settings, db, gateway)
@@ -127,6 +136,7 @@ def create_server(
         conversations_routes.router(conversations, streams),
         cancellations_routes.router(CancellationsService(db, control)),
         models_routes.router(ModelsService(gateway)),
+        prompt_blocks_routes.router(blocks),
     )
     app.include_router(system_routes.router(system))
     server = Server(Doorman(app, settings.max_body_bytes), app, begin_shutdown, close_unused)

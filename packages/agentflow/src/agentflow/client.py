@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from agentflow._sync.cancellations import Cancellations
     from agentflow._sync.conversations import Conversations
     from agentflow._sync.models import Models
+    from agentflow._sync.prompt_blocks import PromptBlocks
     from agentflow._sync.runs import Runs
     from agentflow._sync.system import System
     from agentflow.resources.agents import AsyncAgents
     from agentflow.resources.cancellations import AsyncCancellations
     from agentflow.resources.conversations import AsyncConversations
     from agentflow.resources.models import AsyncModels
+    from agentflow.resources.prompt_blocks import AsyncPromptBlocks
     from agentflow.resources.runs import AsyncRuns
     from agentflow.resources.system import AsyncSystem
     from agentflow.transport.drivers import AsyncTransport, Config, SyncTransport
@@ -191,6 +193,13 @@ class AsyncAgentFlow(_Client):
         return AsyncModels(self._transport)
 
     @cached_property
+    def prompt_blocks(self) -> "AsyncPromptBlocks":
+        """Named pieces of what a model is told."""
+        from agentflow.resources.prompt_blocks import AsyncPromptBlocks
+
+        return AsyncPromptBlocks(self._transport)
+
+    @cached_property
     def system(self) -> "AsyncSystem":
         """The server itself."""
         from agentflow.resources.system import AsyncSystem
@@ -271,6 +280,13 @@ class AgentFlow(_Client):
         from agentflow._sync.models import Models
 
         return Models(self._transport)
+
+    @cached_property
+    def prompt_blocks(self) -> "PromptBlocks":
+        """Named pieces of what a model is told."""
+        from agentflow._sync.prompt_blocks import PromptBlocks
+
+        return PromptBlocks(self._transport)
 
     @cached_property
     def system(self) -> "System":

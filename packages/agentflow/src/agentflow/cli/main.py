@@ -19,6 +19,7 @@ COMMANDS = {
     "login": ("agentflow.cli.login:login", "Sign in and keep it as a profile."),
     "models": ("agentflow.cli.models:models", "Show the catalogue of models."),
     "profiles": ("agentflow.cli.profiles:profiles", "List, show, choose and remove profiles."),
+    "prompt-blocks": ("agentflow.cli.prompt_blocks:prompt_blocks", "List, show, change and try prompt blocks."),
     "runs": ("agentflow.cli.runs:runs", "Show a run, or follow it."),
     "system": ("agentflow.cli.system:system", "Ask the server how it is."),
     "version": ("agentflow.cli.version:version", "Print the version."),

@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any
 
+from agentflow.types.prompt_blocks import PromptPreview
 from agentflow.types.runs import ChatRequest, Run, RunResult
 from fastapi import APIRouter, Header, Response
 from pydantic_core import to_json
@@ -39,6 +40,11 @@ def router(service: RunsService, streams: Streams) -> APIRouter:
         result = await service.outcome(followed, verbose=body.verbose)
         content = to_json(dict(result))
         return Response(content, media_type="application/json", headers=_headers(followed))
+
+    @routes.post("/agent/{agent_id}/chat/preview")
+    async def preview(caller: CurrentCaller, agent_id: str, body: ChatRequest) -> PromptPreview:
+        """The whole prompt a chat request would send, part by part; nothing is stored or sent."""
+        return await service.preview(caller, agent_id, body)
 
     @routes.get("/runs/{run_id}")
     async def retrieve(caller: CurrentCaller, run_id: str) -> Run:
