@@ -132,13 +132,12 @@ def test_conversations_synchronously() -> None:
 
 
 async def test_options_of_what_is_not_built_are_refused_by_name() -> None:
-    from agentflow import AsyncAgentFlow, MemoryPolicy, RetrievalOptions, RunOptions
+    from agentflow import AsyncAgentFlow, RetrievalOptions, RunOptions
     from agentflow.errors import NotAvailableError
 
     options = {
         "knowledge_bases": RunOptions(knowledge_bases=["kb_product_docs"]),
         "retrieval_options": RunOptions(retrieval_options=RetrievalOptions(top_k=8, search_type="hybrid")),
-        "memory_policy": RunOptions(memory_policy=MemoryPolicy(archival_mode="auto", archival_limit=5)),
     }
     async with AsyncAgentFlow.from_profile("local") as client:
         agent_id = (await client.agents.by_name("MainAgent")).id

@@ -7,7 +7,7 @@ import pytest
 from agentflow import _sync, events, resources
 from agentflow.client import AgentFlow, AsyncAgentFlow
 
-ROOMS = ["agents", "conversations", "runs", "cancellations", "models", "system", "prompt_blocks"]
+ROOMS = ["agents", "conversations", "runs", "cancellations", "memory", "models", "prompt_blocks", "system"]
 
 
 def surface(cls: type) -> dict[str, list[tuple[str, object]]]:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from starlette.types import ASGIApp
 
 from agentflow_server.eventlog import EventLog, Hub, Tail
@@ -14,7 +14,7 @@ from agentflow_server.gateway import Gateway, GatewaySettings
 from agentflow_server.gateway.gateway import Provider
 from agentflow_server.http import envelope
 from agentflow_server.http.doorman import Doorman
-from agentflow_server.http.identity import Identity
+from agentflow_server.http.identity import Identity, current_caller
 from agentflow_server.http.sse import Streams
 from agentflow_server.jobs import Worker, ledger
 from agentflow_server.kit.clock import Clock, SystemClock
@@ -26,6 +26,12 @@ from agentflow_server.resources.cancellations.service import CancellationsServic
 from agentflow_server.resources.conversations import follow as conversations_follow
 from agentflow_server.resources.conversations import routes as conversations_routes
 from agentflow_server.resources.conversations.service import ConversationsService
+from agentflow_server.resources.memory import follow as memory_follow
+from agentflow_server.resources.memory import routes as memory_routes
+from agentflow_server.resources.memory.consolidation import Consolidation
+from agentflow_server.resources.memory.recall import Indexes
+from agentflow_server.resources.memory.service import Holder, MemoryContributor, MemoryService
+from agentflow_server.resources.memory.tool import MemoryTools
 from agentflow_server.resources.models import routes as models_routes
 from agentflow_server.resources.models.service import ModelsService
 from agentflow_server.resources.prompt_blocks import routes as prompt_blocks_routes
@@ -37,12 +43,14 @@ from agentflow_server.resources.runs.service import RunsService
 from agentflow_server.resources.system import routes as system_routes
 from agentflow_server.resources.system.service import SystemService, server_version
 from agentflow_server.resources.tools.service import ToolsService
+from agentflow_server.retrieval.embedding import bundled_embedder
 from agentflow_server.runtime.control import Control
 from agentflow_server.runtime.engine import Engine
 from agentflow_server.runtime.history import Histories
+from agentflow_server.runtime.plan import Contributor
 from agentflow_server.runtime.runner import KIND, QUEUE, Runner
 from agentflow_server.runtime.tools import Resolvers
-from agentflow_server.storage import open_database
+from agentflow_server.storage import Database, open_database
 
 
 @dataclass(slots=True)
@@ -90,16 +98,20 @@ def create_server(
     log, tail = EventLog(db, hub, clock.micros), Tail(db, hub)
     worker = Worker(db, clock, lease_seconds=settings.lease_seconds)
     tools = ToolsService(clock)
-    engine = Engine(
-        db, log, gateway, Resolvers(tools), Histories(db), worker, clock, (conversations_follow.follower(clock),)
-    )
-    runner = Runner(engine)
-    worker.register(KIND, runner.handle, queue=QUEUE, concurrency=settings.max_concurrent_runs)
-    control = Control(db, worker, clock)
+    contributors: list[Contributor] = []
+    holders: dict[str, Holder] = {}
     blocks = PromptBlocksService(db, clock, prompt_blocks, settings.prompt_block_seconds)
-    contributors = (PromptBlocksContributor(db, clock, blocks, entity_resolvers),)
+    contributors.append(PromptBlocksContributor(db, clock, blocks, entity_resolvers))
     agents = AgentsService(db, clock, gateway, tools, blocks, contributors)
-    conversations = ConversationsService(db, clock, tail, control, gateway, agents)
+    memory = MemoryService(db, clock, settings, worker, agents, Indexes(db, bundled_embedder()), holders)
+    followers = (conversations_follow.follower(clock), memory_follow.follower(clock, settings))
+    Consolidation(db, clock, settings, worker, gateway, agents, memory)
+    contributors.append(MemoryContributor(memory))
+    engine = Engine(db, log, gateway, Resolvers(tools, MemoryTools(memory)), Histories(db), worker, clock, followers)
+    runner = Runner(engine)
+    worker.register(KIND, runner.handle, queue=QUEUE, concurrency=settings.max_concurrent_runs, concludes=True)
+    control = Control(db, worker, clock)
+    conversations = holders["conversations"] = ConversationsService(db, clock, tail, control, gateway, agents)
     runs = RunsService(db, clock, settings, tail, worker, runner, agents)
     system = SystemService(settings, db, gateway)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
@@ -115,15 +127,14 @@ def create_server(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         server.loop = asyncio.get_running_loop()
-        await db.write(ledger.abandon_leases)
+        if db.dialect == "sqlite":
+            await db.write(ledger.abandon_leases)
         worker.start()
         try:
             yield
         finally:
             begin_shutdown()
-            await worker.stop(settings.shutdown_seconds)
-            await gateway.aclose()
-            await db.close()
+            await _close(worker, gateway, db, settings.shutdown_seconds)
             unlock()
 
     app = FastAPI(title="AgentFlow", version=server_version(), lifespan=lifespan)
@@ -135,6 +146,7 @@ def create_server(
         runs_routes.router(runs, streams),
         conversations_routes.router(conversations, streams),
         cancellations_routes.router(CancellationsService(db, control)),
+        memory_routes.router(memory),
         models_routes.router(ModelsService(gateway)),
         prompt_blocks_routes.router(blocks),
     )
@@ -143,6 +155,13 @@ def create_server(
     return server
 
 
+async def _close(worker: Worker, gateway: Gateway, db: Database, patience: float) -> None:
+    """Let go of everything, the database last: what is stopped writes where it stands."""
+    await worker.stop(patience)
+    await gateway.aclose()
+    await db.close()
+
+
 def _include(app: FastAPI, *rooms: APIRouter) -> None:
     for room in rooms:
-        app.include_router(room, prefix="/api/v1")
+        app.include_router(room, prefix="/api/v1", dependencies=[Depends(current_caller)])

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from agentflow._sync.agents import Agents
     from agentflow._sync.cancellations import Cancellations
     from agentflow._sync.conversations import Conversations
+    from agentflow._sync.memory import Memory
     from agentflow._sync.models import Models
     from agentflow._sync.prompt_blocks import PromptBlocks
     from agentflow._sync.runs import Runs
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from agentflow.resources.agents import AsyncAgents
     from agentflow.resources.cancellations import AsyncCancellations
     from agentflow.resources.conversations import AsyncConversations
+    from agentflow.resources.memory import AsyncMemory
     from agentflow.resources.models import AsyncModels
     from agentflow.resources.prompt_blocks import AsyncPromptBlocks
     from agentflow.resources.runs import AsyncRuns
@@ -186,6 +188,13 @@ class AsyncAgentFlow(_Client):
         return AsyncCancellations(self._transport)
 
     @cached_property
+    def memory(self) -> "AsyncMemory":
+        """What agents keep about the user."""
+        from agentflow.resources.memory import AsyncMemory
+
+        return AsyncMemory(self._transport)
+
+    @cached_property
     def models(self) -> "AsyncModels":
         """The catalogue of models."""
         from agentflow.resources.models import AsyncModels
@@ -273,6 +282,13 @@ class AgentFlow(_Client):
         from agentflow._sync.cancellations import Cancellations
 
         return Cancellations(self._transport)
+
+    @cached_property
+    def memory(self) -> "Memory":
+        """What agents keep about the user."""
+        from agentflow._sync.memory import Memory
+
+        return Memory(self._transport)
 
     @cached_property
     def models(self) -> "Models":

@@ -17,6 +17,7 @@ COMMANDS = {
     "completion": ("agentflow.cli.completion:completion", "Print the completion script of a shell."),
     "conversations": ("agentflow.cli.conversations:conversations", "List, show, search and delete conversations."),
     "login": ("agentflow.cli.login:login", "Sign in and keep it as a profile."),
+    "memory": ("agentflow.cli.memory:memory", "Show, search, change and erase what agents keep about you."),
     "models": ("agentflow.cli.models:models", "Show the catalogue of models."),
     "profiles": ("agentflow.cli.profiles:profiles", "List, show, choose and remove profiles."),
     "prompt-blocks": ("agentflow.cli.prompt_blocks:prompt_blocks", "List, show, change and try prompt blocks."),

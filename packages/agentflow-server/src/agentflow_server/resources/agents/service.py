@@ -39,7 +39,6 @@ _NOT_BUILT = {
     "enable_query_rewrite": "knowledge bases",
     "skills": "skills",
     "artifacts": "artifacts",
-    "memory_policy": "memory",
     "image_detail": "attachments",
     "enable_planning": "planning",
     "enable_reflection": "reflection",

@@ -9,7 +9,9 @@ from agentflow_server.runtime.plan import ToolRef
 from agentflow_server.runtime.tools import Tool
 
 BUILTIN = "builtin"
-DEFAULT_TOOLS = (CURRENT_TIME,)
+MEMORY = "memory"
+RECALL_MEMORY, UPDATE_MEMORY = "recall_memory", "update_memory"
+DEFAULT_TOOLS = (CURRENT_TIME, RECALL_MEMORY, UPDATE_MEMORY)
 
 
 class ToolsService:
@@ -18,10 +20,11 @@ class ToolsService:
     def __init__(self, clock: Clock) -> None:
         tools: list[Tool] = [current_time(clock)]
         self._builtin = {tool.spec.name: tool for tool in tools}
+        self._kinds = dict.fromkeys(self._builtin, BUILTIN) | {RECALL_MEMORY: MEMORY, UPDATE_MEMORY: MEMORY}
 
     def references(self, names: list[str]) -> tuple[ToolRef, ...]:
         """References to an agent's tools, in order; names that no longer exist are left out."""
-        return tuple(ToolRef(kind=BUILTIN, name=name) for name in names if name in self._builtin)
+        return tuple(ToolRef(kind=self._kinds[name], name=name) for name in names if name in self._kinds)
 
     async def resolve(self, context: RunContext) -> Mapping[str, Tool]:
         """The run's tools by name."""
