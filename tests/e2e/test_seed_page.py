@@ -66,7 +66,7 @@ async def test_running_agents_with_options() -> None:
                 model="agentflow/scripted",
                 temperature=0.2,
                 max_tokens=4000,
-                context_refs=[{"system": "crm", "type": "account", "id": "001ABC123"}],
+                context_refs=[{"system": "crm", "type": "account", "id": "001ABC123"}],  # pyright: ignore[reportArgumentType]  # as printed
                 prompt_blocks=[
                     InlinePromptBlock(
                         name="selected_account",
