@@ -18,7 +18,7 @@ ROOMS = {
     "cached_results", "approvals", "questions", "artifacts", "batches", "attachments", "background", "cancellations",
     "models", "system", "usage", "runs",
 }  # fmt: skip
-BUILT = {"agents", "conversations", "cancellations", "memory", "models", "prompt_blocks", "system", "runs"}
+BUILT = {"agents", "cancellations", "conversations", "memory", "models", "prompt_blocks", "runs", "system", "usage"}
 SERVER_ONLY = {"tools"}  # the tools room builds what runs use; its routes come with its resource
 SHARED = {"base", "downloads", "pages", "streams"}
 CLI_ONLY = {

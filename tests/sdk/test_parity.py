@@ -7,7 +7,7 @@ import pytest
 from agentflow import _sync, events, resources
 from agentflow.client import AgentFlow, AsyncAgentFlow
 
-ROOMS = ["agents", "conversations", "runs", "cancellations", "memory", "models", "prompt_blocks", "system"]
+ROOMS = ["agents", "cancellations", "conversations", "memory", "models", "prompt_blocks", "runs", "system", "usage"]
 
 
 def surface(cls: type) -> dict[str, list[tuple[str, object]]]:

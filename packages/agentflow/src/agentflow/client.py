@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from agentflow._sync.prompt_blocks import PromptBlocks
     from agentflow._sync.runs import Runs
     from agentflow._sync.system import System
+    from agentflow._sync.usage import Usage
     from agentflow.resources.agents import AsyncAgents
     from agentflow.resources.cancellations import AsyncCancellations
     from agentflow.resources.conversations import AsyncConversations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from agentflow.resources.prompt_blocks import AsyncPromptBlocks
     from agentflow.resources.runs import AsyncRuns
     from agentflow.resources.system import AsyncSystem
+    from agentflow.resources.usage import AsyncUsage
     from agentflow.transport.drivers import AsyncTransport, Config, SyncTransport
     from agentflow.transport.request import RawResponse, Timeout
 
@@ -196,7 +198,7 @@ class AsyncAgentFlow(_Client):
 
     @cached_property
     def models(self) -> "AsyncModels":
-        """The catalogue of models."""
+        """The catalogue of models, and the tenant's rules about them."""
         from agentflow.resources.models import AsyncModels
 
         return AsyncModels(self._transport)
@@ -207,6 +209,13 @@ class AsyncAgentFlow(_Client):
         from agentflow.resources.prompt_blocks import AsyncPromptBlocks
 
         return AsyncPromptBlocks(self._transport)
+
+    @cached_property
+    def usage(self) -> "AsyncUsage":
+        """What was used, and what may be used."""
+        from agentflow.resources.usage import AsyncUsage
+
+        return AsyncUsage(self._transport)
 
     @cached_property
     def system(self) -> "AsyncSystem":
@@ -292,7 +301,7 @@ class AgentFlow(_Client):
 
     @cached_property
     def models(self) -> "Models":
-        """The catalogue of models."""
+        """The catalogue of models, and the tenant's rules about them."""
         from agentflow._sync.models import Models
 
         return Models(self._transport)
@@ -303,6 +312,13 @@ class AgentFlow(_Client):
         from agentflow._sync.prompt_blocks import PromptBlocks
 
         return PromptBlocks(self._transport)
+
+    @cached_property
+    def usage(self) -> "Usage":
+        """What was used, and what may be used."""
+        from agentflow._sync.usage import Usage
+
+        return Usage(self._transport)
 
     @cached_property
     def system(self) -> "System":

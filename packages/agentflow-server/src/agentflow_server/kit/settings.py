@@ -58,6 +58,15 @@ class Settings(BaseModel):
         description="AGENTFLOW_ALLOW_PRIVATE_ADDRESSES: let tools, crawls and webhooks call private addresses",
     )
 
+    tenant_monthly_budget: float | None = Field(
+        default=None,
+        ge=0,
+        description="AGENTFLOW_TENANT_MONTHLY_BUDGET: US dollars a tenant may spend in a month by default",
+    )
+    user_monthly_budget: float | None = Field(
+        default=None, ge=0, description="AGENTFLOW_USER_MONTHLY_BUDGET: the same for each user"
+    )
+
     max_body_bytes: int = Field(
         default=4 * 1024 * 1024, gt=0, description="AGENTFLOW_MAX_BODY_BYTES: largest JSON request"
     )
