@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import httpx2
 
     from agentflow._sync.agents import Agents
+    from agentflow._sync.background import Background
     from agentflow._sync.cancellations import Cancellations
     from agentflow._sync.conversations import Conversations
     from agentflow._sync.memory import Memory
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from agentflow._sync.system import System
     from agentflow._sync.usage import Usage
     from agentflow.resources.agents import AsyncAgents
+    from agentflow.resources.background import AsyncBackground
     from agentflow.resources.cancellations import AsyncCancellations
     from agentflow.resources.conversations import AsyncConversations
     from agentflow.resources.memory import AsyncMemory
@@ -183,6 +185,13 @@ class AsyncAgentFlow(_Client):
         return AsyncRuns(self._transport)
 
     @cached_property
+    def background(self) -> "AsyncBackground":
+        """Work that no run waits for."""
+        from agentflow.resources.background import AsyncBackground
+
+        return AsyncBackground(self._transport)
+
+    @cached_property
     def cancellations(self) -> "AsyncCancellations":
         """Stop what is running."""
         from agentflow.resources.cancellations import AsyncCancellations
@@ -284,6 +293,13 @@ class AgentFlow(_Client):
         from agentflow._sync.runs import Runs
 
         return Runs(self._transport)
+
+    @cached_property
+    def background(self) -> "Background":
+        """Work that no run waits for."""
+        from agentflow._sync.background import Background
+
+        return Background(self._transport)
 
     @cached_property
     def cancellations(self) -> "Cancellations":

@@ -10,7 +10,12 @@ from agentflow_server.runtime.context import RunContext
 from agentflow_server.runtime.engine import Engine
 from agentflow_server.runtime.tools import Tool
 
-_HIDDEN = {"<system_context>": "context", "<system_reminders>": "reminder"}
+_HIDDEN = {
+    "<system_context>": "context",
+    "<system_events>": "event",
+    "<system_events>": "event",
+    "<system_reminders>": "reminder",
+}
 _NAME = re.compile(r"<([A-Za-z_][\w\-]*)[^>]*>")
 
 

@@ -2,12 +2,14 @@
 
 `client.agents`: agents, and running them."""
 
+from functools import cached_property
 from typing import Any
 
 from agentflow.errors import NotFoundError
 from agentflow._sync.pages import Page
 from agentflow._sync.runs import Options, chat_request, run_once, segment
 from agentflow._sync.streams import Stream, new_id
+from agentflow._sync.subagents import Subagents
 from agentflow.transport.drivers import SyncTransport
 from agentflow.transport.request import Request, Timeout
 from agentflow.types.agents import (
@@ -28,6 +30,11 @@ class Agents:
 
     def __init__(self, transport: SyncTransport) -> None:
         self._transport = transport
+
+    @cached_property
+    def subagents(self) -> Subagents:
+        """Agents that other agents may call."""
+        return Subagents(self._transport)
 
     def list(self, *, limit: int = 50, offset: int = 0, name: str | None = None) -> Page[Agent]:
         """A page of agents, oldest first; iterating it walks on through all.

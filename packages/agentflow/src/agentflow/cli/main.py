@@ -12,6 +12,7 @@ import click
 
 COMMANDS = {
     "agents": ("agentflow.cli.agents:agents", "List, show, change and run agents."),
+    "background": ("agentflow.cli.background:background", "Look after work that no run waits for."),
     "cancellations": ("agentflow.cli.cancellations:cancellations", "Stop what is running."),
     "chat": ("agentflow.cli.chat:chat", "Talk to an agent."),
     "completion": ("agentflow.cli.completion:completion", "Print the completion script of a shell."),
@@ -22,6 +23,7 @@ COMMANDS = {
     "profiles": ("agentflow.cli.profiles:profiles", "List, show, choose and remove profiles."),
     "prompt-blocks": ("agentflow.cli.prompt_blocks:prompt_blocks", "List, show, change and try prompt blocks."),
     "runs": ("agentflow.cli.runs:runs", "Show a run, or follow it."),
+    "subagents": ("agentflow.cli.subagents:subagents", "Let agents call other agents."),
     "system": ("agentflow.cli.system:system", "Ask the server how it is."),
     "usage": ("agentflow.cli.usage:usage", "Show what was used, and what may be used."),
     "version": ("agentflow.cli.version:version", "Print the version."),

@@ -40,8 +40,6 @@ _NOT_BUILT = {
     "skills": "skills",
     "artifacts": "artifacts",
     "image_detail": "attachments",
-    "enable_planning": "planning",
-    "enable_reflection": "reflection",
 }
 
 
@@ -117,8 +115,17 @@ class AgentsService:
         found = await self._prompt_blocks.definitions(caller.tenant)
         return [definition.block for definition in found if definition.is_for(record.id, record.name)]
 
-    async def create(self, caller: Caller, wanted: AgentCreate, key: str | None = None) -> Agent:
+    async def create(
+        self,
+        caller: Caller,
+        wanted: AgentCreate,
+        key: str | None = None,
+        also: Callable[[Tx, str], None] | None = None,
+    ) -> Agent:
         """Add an agent; a second request with the same idempotency key gives the agent of the first.
+
+        Args:
+            also: written in the same transaction, with the agent's id.
 
         Raises:
             ConflictError: the name is taken. ValidationError: an unknown tool or model.
@@ -139,6 +146,8 @@ class AgentsService:
             found = store.by_id(tx, agent_id)
             if found is None:
                 raise _unknown(agent_id)
+            if also is not None:
+                also(tx, agent_id)
             return found
 
         return agent_of(await self._db.tenant(caller.tenant).write(unit))
@@ -174,7 +183,7 @@ class AgentsService:
         await self._db.tenant(caller.tenant).write(lambda tx: store.delete(tx, agent_id))
 
     def _check(self, data: dict[str, Any]) -> None:
-        for field in ("enable_planning", "enable_reflection", "knowledge_bases"):
+        for field in ("knowledge_bases",):
             if data.get(field):
                 raise _not_built(field)
         names: list[str] = data.get("tools", [])
@@ -224,6 +233,8 @@ class AgentsService:
             settings={name: value for one in added for name, value in one.settings.items()},
             notices=tuple(notice for one in added for notice in one.notices),
             citations=tuple(citation for one in added for citation in one.citations),
+            planning=bool(_either(request, record.data, "enable_planning")),
+            reflections=_reflections(request, record.data),
         )
 
     async def _model(self, caller: Caller, asked: str | None, own: str | None) -> str:
@@ -243,9 +254,10 @@ class AgentsService:
     def _user_message(self, request: ChatRequest, added: "Sequence[Contribution]") -> UserMessage:
         """The message with its hidden context and what is attached in front."""
         hidden = [tagged("system_context", text) for one in added for text in one.context]
-        reminders = [tagged("system_reminders", text) for one in added for text in one.reminders]
+        hidden += [tagged("system_events", text) for one in added for text in one.events]
+        hidden += [tagged("system_reminders", text) for one in added for text in one.reminders]
         parts = [part for one in added for part in one.parts]
-        before = [TextPart(text=text) for text in (*hidden, *reminders)]
+        before = [TextPart(text=text) for text in hidden]
         return UserMessage(parts=(*before, *parts, TextPart(text=request.message)))
 
 
@@ -262,6 +274,14 @@ def _replace(tx: Tx, agent_id: str, merge: Callable[[AgentRecord], AgentRecord])
 def _either(request: ChatRequest, config: dict[str, Any], name: str) -> Any:
     value = getattr(request, name)
     return config.get(name) if value is None else value
+
+
+def _reflections(request: ChatRequest, data: dict[str, Any]) -> int:
+    """How often a draft may be sent back: not at all, unless reflection is on."""
+    if not _either(request, data, "enable_reflection"):
+        return 0
+    most = _either(request, data, "max_reflection_attempts")
+    return 1 if most is None else most
 
 
 def _without_none(data: dict[str, Any]) -> dict[str, Any]:
@@ -293,6 +313,7 @@ def agent_of(record: AgentRecord) -> Agent:
         description=data.get("description"),
         icon=data.get("icon"),
         tool_count=len(data.get("tools", ())),
+        sub_agent_count=record.sub_agents,
         capabilities=Capabilities(
             planning=data.get("enable_planning", False), reflection=data.get("enable_reflection", False)
         ),
@@ -306,7 +327,12 @@ def agent_of(record: AgentRecord) -> Agent:
 def config_of(record: AgentRecord) -> AgentConfig:
     """An agent's configuration as the wire shows it."""
     known = {name: value for name, value in record.data.items() if name in AgentConfig.model_fields}
-    own = {"id": record.id, "name": record.name, "tool_count": len(known.get("tools", ()))}
+    own = {
+        "id": record.id,
+        "name": record.name,
+        "tool_count": len(known.get("tools", ())),
+        "sub_agent_count": record.sub_agents,
+    }
     return AgentConfig.model_validate({**known, **own})
 
 

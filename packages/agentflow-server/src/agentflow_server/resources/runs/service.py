@@ -26,15 +26,16 @@ from agentflow_server.eventlog.hub import Accept
 from agentflow_server.eventlog.runs import RunHeader
 from agentflow_server.eventlog.tail import end_of, head, read_run
 from agentflow_server.http.identity import Caller
-from agentflow_server.jobs import NewJob, Worker, ledger
+from agentflow_server.jobs import Worker, ledger
 from agentflow_server.kit.clock import Clock, to_datetime
 from agentflow_server.kit.ids import new_id
 from agentflow_server.kit.settings import Settings
 from agentflow_server.resources.agents.service import AgentsService
 from agentflow_server.resources.conversations import access
+from agentflow_server.resources.subagents.service import SubagentsService
 from agentflow_server.runtime.context import RunContext
 from agentflow_server.runtime.plan import Plan
-from agentflow_server.runtime.runner import KIND, QUEUE, Runner
+from agentflow_server.runtime.runner import QUEUE, Runner
 from agentflow_server.storage import Database, Tx
 
 _NOT_PART_OF_IT = {"stream", "verbose", "call_id"}
@@ -65,6 +66,7 @@ class RunsService:
         worker: Worker,
         runner: Runner,
         agents: AgentsService,
+        subagents: SubagentsService,
     ) -> None:
         self._db = db
         self._clock = clock
@@ -73,6 +75,7 @@ class RunsService:
         self._worker = worker
         self._runner = runner
         self._agents = agents
+        self._subagents = subagents
 
     async def chat(self, caller: Caller, agent_id: str, request: ChatRequest) -> Followed:
         """Start a run, or find the one this very message has started before.
@@ -117,8 +120,17 @@ class RunsService:
             await owned(lambda tx: access.require_own(tx, conversation_id, caller.user_id))
         plan = await self._agents.plan(caller, agent, request)
         run = self._header(caller, plan, request)
-        job = ledger.born_claimed(self._job(run, started=True, waits=False))
+        job = ledger.born_claimed(self._runner.job(run, started=True))
         return await self._runner.preview(RunContext(run, plan, job), history=conversation_id is not None)
+
+    async def run_subagent(self, caller: Caller, parent_id: str, subagent_id: str, request: ChatRequest) -> Followed:
+        """Start a run of a sub-agent itself, as the root of its run.
+
+        Raises:
+            NotFoundError: the parent has no such sub-agent. Otherwise as `chat`.
+        """
+        await self._subagents.require(caller, parent_id, subagent_id)
+        return await self.chat(caller, subagent_id, request)
 
     def _check_message(self, message: str) -> None:
         if not message.strip():
@@ -161,25 +173,12 @@ class RunsService:
         started = not waits and free
         run = _placed(run, "running" if started else "queued", head(tx, run.conversation_id))
         runs.insert(tx, run)
-        job = self._job(run, started=started, waits=waits)
+        job = self._runner.job(run, started=started, waits=waits)
         ledger.enqueue(tx, job, run.created_at)
         if not started:
             return run, None, []
         context = RunContext(run, plan, ledger.born_claimed(job))
         return run, context, self._runner.record_opening(tx, context)
-
-    def _job(self, run: RunHeader, *, started: bool, waits: bool) -> NewJob:
-        return NewJob(
-            tenant=run.tenant,
-            kind=KIND,
-            queue=QUEUE,
-            payload={"run_id": run.id},
-            id=run.id,
-            status="waiting" if waits else "ready",
-            owner=self._worker.owner if started else None,
-            lease_until=self._worker.lease_until(),
-            max_attempts=1_000,
-        )
 
     def _check_queue(self, tx: Tx) -> None:
         limit = self._settings.max_concurrent_runs * _QUEUE_FACTOR
@@ -243,10 +242,15 @@ class RunsService:
 
 
 def view(run: RunHeader, request: ChatRequest) -> Accept:
-    """Which events of its conversation a reader of this run sees: only the last, the agent's own, or all."""
+    """Which events of its conversation a reader of this run sees: only the last, the agent's own, or all.
+
+    Of a run below another one, a reader sees what that run itself tells.
+    """
     root = run.root_call_id
     if not request.stream:
         return end_of(run)
+    if not run.is_root:
+        return lambda event: event.call_id == run.call_id and (request.verbose or event.type not in _HIDDEN)
     if request.verbose:
 
         def everything(event: StoredEvent) -> bool:
