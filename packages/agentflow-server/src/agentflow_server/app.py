@@ -13,9 +13,12 @@ from agentflow_server.eventlog import EventLog, Hub, Tail
 from agentflow_server.gateway import Gateway, GatewaySettings
 from agentflow_server.gateway.gateway import Provider
 from agentflow_server.http import envelope
+from agentflow_server.http.audit import Audit
 from agentflow_server.http.doorman import Doorman
-from agentflow_server.http.identity import Identity, current_caller
+from agentflow_server.http.identity import Admit, Identity, current_caller, describe
+from agentflow_server.http.limits import Limits
 from agentflow_server.http.sse import Streams
+from agentflow_server.http.tokens import Tokens
 from agentflow_server.jobs import Worker, ledger
 from agentflow_server.kit.clock import Clock, SystemClock
 from agentflow_server.kit.secrets import Secrets, open_secrets
@@ -152,7 +155,13 @@ def create_server(
         usage_routes.router(usage),
     )
     parts = _Parts(settings, db, unlock, hub, worker, gateway, system, streams)
-    return _served(parts, Identity(settings, agents.admit), rooms)
+    return _served(parts, _identity(settings, db, clock, agents.admit), rooms)
+
+
+def _identity(settings: Settings, db: Database, clock: Clock, admit: Admit) -> Identity:
+    """The door: nobody in who is not known, nobody more often than allowed."""
+    limits = Limits(db, clock, tenant=settings.tenant_rate_limit, principal=settings.principal_rate_limit)
+    return Identity(settings, Tokens(settings, clock), limits, Audit(db, clock, settings.audit_days), admit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,11 +200,13 @@ def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Se
             yield
         finally:
             begin_shutdown()
+            await identity.aclose()
             await _close(worker, parts.gateway, db, settings.shutdown_seconds)
             parts.unlock()
 
     app = FastAPI(title="AgentFlow", version=server_version(), lifespan=lifespan)
     envelope.install(app)
+    describe(app)
     app.state.identity = identity
     _include(app, *rooms)
     app.include_router(system_routes.router(parts.system))

@@ -13,7 +13,6 @@ from agentflow_server.runtime.tools import Tool
 _HIDDEN = {
     "<system_context>": "context",
     "<system_events>": "event",
-    "<system_events>": "event",
     "<system_reminders>": "reminder",
 }
 _NAME = re.compile(r"<([A-Za-z_][\w\-]*)[^>]*>")

@@ -147,7 +147,7 @@ class PromptPart(ResponseModel):
     """A piece of an assembled prompt.
 
     Attributes:
-        kind: `system`, `tool`, `history`, `context`, `event`, `reminder`, `image`, `document` or `message`, in this order.
+        kind: `system`, `tool`, `history`, `context`, `event`, `reminder`, `image`, `document`, `message`, in order.
         tokens: about how many. text: None for an image.
     """
 

@@ -20,7 +20,8 @@ from agentflow_server.resources.prompt_blocks.service import PromptBlocksService
 from agentflow_server.resources.tools.service import DEFAULT_TOOLS, ToolsService
 from agentflow_server.runtime.plan import Contribution, Contributor, OutputSpec, Plan, PlanAsk
 from agentflow_server.runtime.structured import schema_problem
-from agentflow_server.storage import Database, Tx
+from agentflow_server.storage import Database, Tx, audit
+from agentflow_server.storage.audit import AuditEntry
 from agentflow_server.storage.idempotency import once
 
 MAIN_AGENT = "MainAgent"
@@ -63,18 +64,26 @@ class AgentsService:
         self._contributors = contributors
         self._known_tenants: set[str] = set()
 
-    async def admit(self, caller: Caller) -> None:
-        """Set up a tenant that is seen for the first time: it gets its `MainAgent`."""
+    async def admit(self, caller: Caller, allowed: bool) -> bool:
+        """Whether a tenant is set up. One that is seen for the first time is, if `allowed`: it gets its `MainAgent`."""
         if caller.tenant in self._known_tenants:
-            return
+            return True
+        tenant = self._db.tenant(caller.tenant)
+        if not allowed and not await tenant.read(store.has_tenant):
+            return False
         now = self._clock.micros()
 
         def unit(tx: Tx) -> None:
             if store.add_tenant(tx, now):
                 store.insert(tx, AgentRecord(new_id(), MAIN_AGENT, dict(_MAIN), now, now))
+                actor = caller.client or caller.user_id
+                audit.append(
+                    tx, AuditEntry(new_id(), now, actor, caller.kind, "tenant.set_up", caller.tenant, 201, None)
+                )
 
-        await self._db.tenant(caller.tenant).write(unit)
+        await tenant.write(unit)
         self._known_tenants.add(caller.tenant)
+        return True
 
     async def list(self, caller: Caller, *, name: str | None, limit: int, offset: int) -> AgentPage:
         """A page of the tenant's agents."""

@@ -13,6 +13,7 @@ from agentflow.errors import (
     ConflictError,
     NotFoundError,
     PayloadTooLargeError,
+    RateLimitedError,
     UnavailableError,
     ValidationError,
     api_error,
@@ -165,6 +166,7 @@ class RunsService:
                 return _same(existing, run), None, []
         if request.call_id is not None and runs.by_call(tx, run.tenant, run.call_id) is not None:
             raise ConflictError(f"call_id: {run.call_id!r} was used for another run")
+        self._check_under_way(tx, caller)
         access.use(tx, run, text=plan.text, source=request)
         waits = any(other.is_root for other in runs.active_in(tx, run.tenant, run.conversation_id))
         free = self._worker.free(QUEUE) > 0
@@ -179,6 +181,19 @@ class RunsService:
             return run, None, []
         context = RunContext(run, plan, ledger.born_claimed(job))
         return run, context, self._runner.record_opening(tx, context)
+
+    def _check_under_way(self, tx: Tx, caller: Caller) -> None:
+        """The limits on what is under way at once, over all processes."""
+        settings = self._settings
+        limits = ((settings.principal_max_runs, caller.user_id, "user"), (settings.tenant_max_runs, None, "tenant"))
+        for limit, user, of in limits:
+            if limit and runs.count_live(tx, caller.tenant, user, limit) >= limit:
+                raise RateLimitedError(
+                    f"this {of} has {limit} runs under way, and may not have more at once",
+                    details={"limit": limit, "of": of},
+                    retry_after=1.0,
+                    hint="Wait for one to end, or cancel one.",
+                )
 
     def _check_queue(self, tx: Tx) -> None:
         limit = self._settings.max_concurrent_runs * _QUEUE_FACTOR
