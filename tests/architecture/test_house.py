@@ -20,14 +20,15 @@ ROOMS = {
 }  # fmt: skip
 BUILT = {
     "agents",
-    "subagents",
     "background",
-    "conversations",
     "cancellations",
+    "conversations",
     "memory",
     "models",
-    "system",
+    "prompt_blocks",
     "runs",
+    "subagents",
+    "system",
     "usage",
 }
 SERVER_ONLY = {"tools"}  # the tools room builds what runs use; its routes come with its resource

@@ -7,7 +7,18 @@ import pytest
 from agentflow import _sync, events, resources
 from agentflow.client import AgentFlow, AsyncAgentFlow
 
-ROOMS = ["agents", "conversations", "runs", "background", "cancellations", "memory", "models", "system", "usage"]
+ROOMS = [
+    "agents",
+    "background",
+    "cancellations",
+    "conversations",
+    "memory",
+    "models",
+    "prompt_blocks",
+    "runs",
+    "system",
+    "usage",
+]
 NESTED = ["subagents"]
 
 

@@ -43,6 +43,10 @@ from agentflow_server.resources.memory.tool import MemoryTools
 from agentflow_server.resources.models import routes as models_routes
 from agentflow_server.resources.models.policy import TenantPolicy
 from agentflow_server.resources.models.service import ModelsService
+from agentflow_server.resources.prompt_blocks import routes as prompt_blocks_routes
+from agentflow_server.resources.prompt_blocks.builtin import DynamicBlock, EntityResolver
+from agentflow_server.resources.prompt_blocks.contribute import PromptBlocksContributor
+from agentflow_server.resources.prompt_blocks.service import PromptBlocksService
 from agentflow_server.resources.runs import routes as runs_routes
 from agentflow_server.resources.runs.service import RunsService
 from agentflow_server.resources.subagents import follow as subagents_follow
@@ -96,12 +100,15 @@ def create_server(
     gateway_settings: GatewaySettings | None = None,
     providers: Mapping[str, Provider] | None = None,
     clock: Clock | None = None,
+    prompt_blocks: Sequence[DynamicBlock] = (),
+    entity_resolvers: Sequence[EntityResolver] = (),
 ) -> Server:
     """Open the database and build the app. Work begins with the app's lifespan.
 
     Args:
         gateway_settings: which model providers are configured; read from the environment by default.
         providers: further model providers by name, for tests and extensions.
+        prompt_blocks, entity_resolvers: functions that write prompt blocks and resolve `context_refs`.
 
     Raises:
         SettingsError: a setting cannot be used, or the data folder is in use.
@@ -115,7 +122,9 @@ def create_server(
     tools = ToolsService(clock)
     contributors: list[Contributor] = []
     holders: dict[str, Holder] = {}
-    agents = AgentsService(db, clock, gateway, tools, contributors)
+    blocks = PromptBlocksService(db, clock, prompt_blocks, settings.prompt_block_seconds)
+    contributors.append(PromptBlocksContributor(db, clock, blocks, entity_resolvers))
+    agents = AgentsService(db, clock, gateway, tools, blocks, contributors)
     memory = MemoryService(db, clock, settings, worker, agents, Indexes(db, bundled_embedder()), holders)
     Consolidation(db, clock, settings, worker, gateway, agents, memory)
     contributors.append(MemoryContributor(memory))
@@ -140,6 +149,7 @@ def create_server(
         cancellations_routes.router(CancellationsService(db, control)),
         memory_routes.router(memory),
         models_routes.router(models),
+        prompt_blocks_routes.router(blocks),
         usage_routes.router(usage),
     )
     parts = _Parts(settings, ground, gateway, system, streams)
