@@ -20,6 +20,7 @@ from agentflow_server.http.identity import Admit, Identity, current_caller, desc
 from agentflow_server.http.limits import Limits
 from agentflow_server.http.sse import Streams
 from agentflow_server.http.tokens import Tokens
+from agentflow_server.kit import telemetry
 from agentflow_server.kit.clock import Clock
 from agentflow_server.kit.secrets import Secrets, open_secrets
 from agentflow_server.kit.settings import Settings
@@ -138,8 +139,9 @@ def create_server(
     core = _Core(settings, engine, runner, control, tail, resolvers, contributors, conversations)
     delegation = _delegation(core, subagents)
     runs = RunsService(db, clock, settings, tail, worker, runner, agents, subagents)
-    system = SystemService(settings, db, gateway, ground.signals)
+    system = SystemService(settings, db, gateway, ground.signals, clock)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
+    telemetry.streams.set_function(lambda: streams.open)
 
     rooms = (
         agents_routes.router(agents),

@@ -146,6 +146,10 @@ class Settings(BaseModel):
     keep_alive_seconds: float = Field(
         default=15.0, gt=0, description="AGENTFLOW_KEEP_ALIVE_SECONDS: comment line in a stream"
     )
+    metrics_token: SecretStr | None = Field(
+        default=None,
+        description="AGENTFLOW_METRICS_TOKEN: what `/metrics` asks for; without one it serves this machine only",
+    )
     run_jobs: bool = Field(
         default=True, description="AGENTFLOW_RUN_JOBS: whether `serve` runs jobs too, or leaves them to `worker`"
     )
