@@ -25,6 +25,9 @@ from agentflow_server.kit.secrets import Secrets, open_secrets
 from agentflow_server.kit.settings import Settings
 from agentflow_server.resources.agents import routes as agents_routes
 from agentflow_server.resources.agents.service import AgentsService
+from agentflow_server.resources.attachments import routes as attachments_routes
+from agentflow_server.resources.attachments.contribute import AttachmentsContributor
+from agentflow_server.resources.attachments.service import AttachmentsService
 from agentflow_server.resources.background import follow as background_follow
 from agentflow_server.resources.background import routes as background_routes
 from agentflow_server.resources.background.service import BackgroundService
@@ -61,6 +64,7 @@ from agentflow_server.resources.usage.budgets import Defaults, nano
 from agentflow_server.resources.usage.meter import UsageMeter
 from agentflow_server.resources.usage.service import UsageService
 from agentflow_server.retrieval.embedding import bundled_embedder
+from agentflow_server.retrieval.parse import Parser
 from agentflow_server.runtime.children import Children
 from agentflow_server.runtime.control import Control
 from agentflow_server.runtime.detached import KIND as DETACHED_KIND
@@ -73,6 +77,9 @@ from agentflow_server.runtime.planning import Planning
 from agentflow_server.runtime.runner import KIND, QUEUE, Runner
 from agentflow_server.runtime.tools import Resolvers
 from agentflow_server.storage import Database, open_database
+from agentflow_server.storage.blobs import FolderBlobs
+
+_UPLOADS = ("/api/v1/attachments",)
 
 
 @dataclass(slots=True)
@@ -122,6 +129,7 @@ def create_server(
     log, tail = EventLog(db, hub, clock.micros), Tail(db, hub)
     worker = Worker(db, clock, lease_seconds=settings.lease_seconds)
     tools = ToolsService(clock)
+    parser = Parser()
     contributors: list[Contributor] = []
     holders: dict[str, Holder] = {}
     blocks = PromptBlocksService(db, clock, prompt_blocks, settings.prompt_block_seconds)
@@ -129,9 +137,14 @@ def create_server(
     agents = AgentsService(db, clock, gateway, tools, blocks, contributors)
     memory = MemoryService(db, clock, settings, worker, agents, Indexes(db, bundled_embedder()), holders)
     Consolidation(db, clock, settings, worker, gateway, agents, memory)
+    attachments = holders["attachments"] = AttachmentsService(
+        db, clock, settings, _blobs(settings, "attachments"), parser
+    )
     contributors.append(MemoryContributor(memory))
+    contributors.append(AttachmentsContributor(attachments, settings.max_attachments_per_run))
     resolvers = Resolvers(tools, Planning(), MemoryTools(memory))
     engine = Engine(db, log, gateway, resolvers, Histories(db), worker, clock, _followers(clock, settings))
+    engine.images = attachments
     runner = Runner(engine)
     worker.register(KIND, runner.handle, queue=QUEUE, concurrency=settings.max_concurrent_runs, concludes=True)
     control = Control(db, worker, clock)
@@ -145,6 +158,7 @@ def create_server(
 
     rooms = (
         agents_routes.router(agents),
+        attachments_routes.router(attachments),
         *delegation,
         runs_routes.router(runs, streams),
         conversations_routes.router(conversations, streams),
@@ -154,7 +168,7 @@ def create_server(
         prompt_blocks_routes.router(blocks),
         usage_routes.router(usage),
     )
-    parts = _Parts(settings, db, unlock, hub, worker, gateway, system, streams)
+    parts = _Parts(settings, db, unlock, hub, worker, gateway, parser, system, streams)
     return _served(parts, _identity(settings, db, clock, agents.admit), rooms)
 
 
@@ -174,6 +188,7 @@ class _Parts:
     hub: Hub
     worker: Worker
     gateway: Gateway
+    parser: Parser
     system: SystemService
     streams: Streams
 
@@ -201,7 +216,7 @@ def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Se
         finally:
             begin_shutdown()
             await identity.aclose()
-            await _close(worker, parts.gateway, db, settings.shutdown_seconds)
+            await _close(worker, parts, db)
             parts.unlock()
 
     app = FastAPI(title="AgentFlow", version=server_version(), lifespan=lifespan)
@@ -210,7 +225,7 @@ def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Se
     app.state.identity = identity
     _include(app, *rooms)
     app.include_router(system_routes.router(parts.system))
-    server = Server(Doorman(app, settings.max_body_bytes), app, begin_shutdown, close_unused)
+    server = Server(Doorman(app, settings.max_body_bytes, _UPLOADS), app, begin_shutdown, close_unused)
     return server
 
 
@@ -279,10 +294,16 @@ def _delegation(core: _Core, subagents: SubagentsService) -> list[APIRouter]:
     return [subagents_routes.router(subagents), background_routes.router(background)]
 
 
-async def _close(worker: Worker, gateway: Gateway, db: Database, patience: float) -> None:
+def _blobs(settings: Settings, room: str) -> FolderBlobs:
+    """The files of a room; each has a folder of its own, because each knows only its own uses of them."""
+    return FolderBlobs(settings.data / "blobs" / room)
+
+
+async def _close(worker: Worker, parts: _Parts, db: Database) -> None:
     """Let go of everything, the database last: what is stopped writes where it stands."""
-    await worker.stop(patience)
-    await gateway.aclose()
+    await worker.stop(parts.settings.shutdown_seconds)
+    await parts.gateway.aclose()
+    await parts.parser.aclose()
     await db.close()
 
 

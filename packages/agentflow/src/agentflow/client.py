@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import httpx2
 
     from agentflow._sync.agents import Agents
+    from agentflow._sync.attachments import Attachments
     from agentflow._sync.background import Background
     from agentflow._sync.cancellations import Cancellations
     from agentflow._sync.conversations import Conversations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from agentflow._sync.system import System
     from agentflow._sync.usage import Usage
     from agentflow.resources.agents import AsyncAgents
+    from agentflow.resources.attachments import AsyncAttachments
     from agentflow.resources.background import AsyncBackground
     from agentflow.resources.cancellations import AsyncCancellations
     from agentflow.resources.conversations import AsyncConversations
@@ -216,6 +218,13 @@ class AsyncAgentFlow(_Client):
         return AsyncModels(self._transport)
 
     @cached_property
+    def attachments(self) -> "AsyncAttachments":
+        """Files that runs can be given."""
+        from agentflow.resources.attachments import AsyncAttachments
+
+        return AsyncAttachments(self._transport)
+
+    @cached_property
     def prompt_blocks(self) -> "AsyncPromptBlocks":
         """Named pieces of what a model is told."""
         from agentflow.resources.prompt_blocks import AsyncPromptBlocks
@@ -327,6 +336,13 @@ class AgentFlow(_Client):
         from agentflow._sync.models import Models
 
         return Models(self._transport)
+
+    @cached_property
+    def attachments(self) -> "Attachments":
+        """Files that runs can be given."""
+        from agentflow._sync.attachments import Attachments
+
+        return Attachments(self._transport)
 
     @cached_property
     def prompt_blocks(self) -> "PromptBlocks":

@@ -12,6 +12,7 @@ import click
 
 COMMANDS = {
     "agents": ("agentflow.cli.agents:agents", "List, show, change and run agents."),
+    "attachments": ("agentflow.cli.attachments:attachments", "Upload and download files that runs can be given."),
     "background": ("agentflow.cli.background:background", "Look after work that no run waits for."),
     "cancellations": ("agentflow.cli.cancellations:cancellations", "Stop what is running."),
     "chat": ("agentflow.cli.chat:chat", "Talk to an agent."),

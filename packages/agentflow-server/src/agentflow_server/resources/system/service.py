@@ -16,7 +16,7 @@ from agentflow_server.storage.errors import StorageUnavailableError
 
 FEATURES = {
     "agents": True, "conversations": True, "runs": True, "streaming": True, "structured_output": True,
-    "cancellations": True, "models": True, "approvals": False, "artifacts": False, "attachments": False,
+    "cancellations": True, "models": True, "approvals": False, "artifacts": False, "attachments": True,
     "background": False, "batches": False, "cached_results": False, "completions": False, "knowledge_bases": False,
     "memory": False, "prompt_blocks": True, "questions": False, "subagents": False, "usage": True,
 }  # fmt: skip
