@@ -18,11 +18,22 @@ ROOMS = {
     "cached_results", "approvals", "questions", "artifacts", "batches", "attachments", "background", "cancellations",
     "models", "system", "usage", "runs",
 }  # fmt: skip
-BUILT = {"agents", "conversations", "cancellations", "memory", "models", "system", "runs", "usage"}
+BUILT = {
+    "batches",
+    "completions",
+    "agents",
+    "conversations",
+    "cancellations",
+    "memory",
+    "models",
+    "system",
+    "runs",
+    "usage",
+}
 SERVER_ONLY = {"tools"}  # the tools room builds what runs use; its routes come with its resource
 SHARED = {"base", "downloads", "pages", "streams"}
 CLI_ONLY = {
-    "chat", "completion", "login", "main", "output", "profiles", "streaming", "version",
+    "chat", "completion", "items", "login", "main", "output", "profiles", "streaming", "version",
 }  # fmt: skip
 BROAD = {
     "packages/agentflow/src/agentflow/cli/main.py",

@@ -7,7 +7,18 @@ import pytest
 from agentflow import _sync, events, resources
 from agentflow.client import AgentFlow, AsyncAgentFlow
 
-ROOMS = ["agents", "conversations", "runs", "cancellations", "memory", "models", "system", "usage"]
+ROOMS = [
+    "batches",
+    "completions",
+    "agents",
+    "conversations",
+    "runs",
+    "cancellations",
+    "memory",
+    "models",
+    "system",
+    "usage",
+]
 
 
 def surface(cls: type) -> dict[str, list[tuple[str, object]]]:

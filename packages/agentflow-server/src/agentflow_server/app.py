@@ -22,8 +22,15 @@ from agentflow_server.kit.secrets import Secrets, open_secrets
 from agentflow_server.kit.settings import Settings
 from agentflow_server.resources.agents import routes as agents_routes
 from agentflow_server.resources.agents.service import AgentsService
+from agentflow_server.resources.batches import routes as batches_routes
+from agentflow_server.resources.batches.importer import Importer
+from agentflow_server.resources.batches.runner import BatchRunner
+from agentflow_server.resources.batches.service import BatchesService
+from agentflow_server.resources.batches.webhooks import Webhooks
 from agentflow_server.resources.cancellations import routes as cancellations_routes
 from agentflow_server.resources.cancellations.service import CancellationsService
+from agentflow_server.resources.completions import routes as completions_routes
+from agentflow_server.resources.completions.service import CompletionsService
 from agentflow_server.resources.conversations import follow as conversations_follow
 from agentflow_server.resources.conversations import routes as conversations_routes
 from agentflow_server.resources.conversations.service import ConversationsService
@@ -53,6 +60,7 @@ from agentflow_server.runtime.plan import Contributor
 from agentflow_server.runtime.runner import KIND, QUEUE, Runner
 from agentflow_server.runtime.tools import Resolvers
 from agentflow_server.storage import Database, open_database
+from agentflow_server.storage.blobs import FolderBlobs
 
 
 @dataclass(slots=True)
@@ -112,6 +120,7 @@ def create_server(
     control = Control(db, worker, clock)
     conversations = holders["conversations"] = ConversationsService(db, clock, tail, control, gateway, agents)
     runs = RunsService(db, clock, settings, tail, worker, runner, agents)
+    completions = CompletionsService(settings, gateway)
     system = SystemService(settings, db, gateway)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
 
@@ -123,6 +132,8 @@ def create_server(
         memory_routes.router(memory),
         models_routes.router(models),
         usage_routes.router(usage),
+        completions_routes.router(completions),
+        _batches(settings, db, clock, worker, secrets, completions),
     )
     parts = _Parts(settings, db, unlock, hub, worker, gateway, system, streams)
     return _served(parts, Identity(settings, agents.admit), rooms)
@@ -172,7 +183,7 @@ def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Se
     app.state.identity = identity
     _include(app, *rooms)
     app.include_router(system_routes.router(parts.system))
-    server = Server(Doorman(app, settings.max_body_bytes), app, begin_shutdown, close_unused)
+    server = Server(Doorman(app, settings.max_body_bytes, (batches_routes.UPLOADS,)), app, begin_shutdown, close_unused)
     return server
 
 
@@ -193,6 +204,20 @@ def _model_rooms(
     gateway = Gateway(gateway_settings, providers, policy=policy, meter=meter)
     models = ModelsService(db, clock, gateway, policy, secrets, allow_private=private)
     return gateway, models, UsageService(db, clock, budgets)
+
+
+def _batches(
+    settings: Settings, db: Database, clock: Clock, worker: Worker, secrets: Secrets, completions: CompletionsService
+) -> APIRouter:
+    """The batches room, with the jobs it brings."""
+    blobs = FolderBlobs(settings.data / "batch-files")
+    webhooks = Webhooks(db, clock, worker, secrets, allow_private=settings.allow_private_addresses)
+    runner = BatchRunner(db, clock, settings, worker, completions, webhooks)
+    importer = Importer(db, clock, settings, worker, blobs, runner)
+    for part in (webhooks, runner, importer):
+        part.register()
+    service = BatchesService(db, clock, settings, worker, blobs, completions, runner, webhooks)
+    return batches_routes.router(service, blobs, settings.batch_max_file_bytes)
 
 
 async def _close(worker: Worker, gateway: Gateway, db: Database, patience: float) -> None:
