@@ -210,9 +210,11 @@ def test_items_are_asked_side_by_side_within_a_bound() -> None:
             nonlocal running, most
             running += 1
             most = max(most, running)
-            async for chunk in chunks:
-                yield chunk
-            running -= 1
+            try:
+                async for chunk in chunks:
+                    yield chunk
+            finally:
+                running -= 1
 
     model = Counting([Reply("a b c d e", delay=0.01)])
     with local_server(providers={"test": model}, completion_concurrency=5) as server, server.client() as client:

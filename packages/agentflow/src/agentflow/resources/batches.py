@@ -299,13 +299,9 @@ def _few(items: Iterable[Item]) -> Sequence[dict[str, Any]] | None:
 
 def _fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The operation's fields as the wire has them."""
-    wire = {
-        name: value.model_dump(exclude_unset=True) if hasattr(value, "model_dump") else value
-        for name, value in fields.items()
-    }
+    wire = dict(fields)
     if "output_type" in wire:
-        wire["response_format"] = response_format(fields["output_type"])
-        del wire["output_type"]
+        wire["response_format"] = response_format(wire.pop("output_type"))
     if "fields" in wire:
         wire["fields"] = [
             field.model_dump(exclude_unset=True) if hasattr(field, "model_dump") else field for field in wire["fields"]

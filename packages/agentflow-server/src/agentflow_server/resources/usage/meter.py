@@ -51,7 +51,7 @@ class UsageMeter:
         """Set aside what a call may cost; see `Meter.reserve`.
 
         A call that does not fit beside those that are running waits for them for a while. A call that is larger than
-        what is left may be made alone: so a budget is exceeded by one call at most. What costs nothing is never held up.
+        what is left may be made alone: a budget is exceeded by one call at most. What costs nothing is not held up.
         """
         db = self._db.tenant(attribution.tenant)
         caps = await db.read(lambda tx: budgets.effective(tx, attribution.user_id, self._defaults))
