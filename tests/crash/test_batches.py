@@ -21,7 +21,8 @@ def asked(data: Path) -> int:
 
 
 def kept(client: AgentFlow, batch_id: str) -> dict[int, str]:
-    return {row.index: row.result["summary"] for row in client.batches.iter_output(batch_id)}
+    rows = list(client.batches.iter_output(batch_id))
+    return {row.index: row.model_dump()["result"]["summary"] for row in rows}
 
 
 @pytest.mark.slow

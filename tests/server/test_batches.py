@@ -23,6 +23,7 @@ from agentflow.errors import (
     RequestTimeoutError,
     ValidationError,
 )
+from agentflow.types.completions import CompletionRow
 from agentflow_server.testing import LocalServer, Reply, ScriptedModel, local_server
 from pydantic import BaseModel
 
@@ -52,6 +53,11 @@ class ByItem(ScriptedModel):
         return super().stream(request, model)
 
 
+def value(row: CompletionRow[Any]) -> Any:
+    assert row.success
+    return row.result
+
+
 def test_a_batch_is_worked_off(client: AgentFlow) -> None:
     items = [f"{LABELS[number % 2]} {number}" for number in range(333)]
     seen: list[float] = []
@@ -75,7 +81,7 @@ def test_a_batch_is_worked_off(client: AgentFlow) -> None:
     assert batch.cost == 0
     rows = list(client.batches.iter_output(batch.id, page_size=100))
     assert [row.index for row in rows] == list(range(333))
-    assert [row.result["label"] for row in rows] == [LABELS[number % 2] for number in range(333)]
+    assert [value(row)["label"] for row in rows] == [LABELS[number % 2] for number in range(333)]
     page = client.batches.output(batch.id, offset=300, limit=20)
     assert (page.id, page.status, page.offset, page.limit, page.total) == (batch.id, "completed", 300, 20, 333)
     assert [row.index for row in page.results] == list(range(300, 320))
@@ -112,7 +118,7 @@ def test_many_items_are_sent_as_they_come(client: AgentFlow) -> None:
     assert given == 600
     batch = client.batches.wait(batch.id, timeout=60)
     assert (batch.status, batch.total, batch.succeeded) == ("completed", 600, 600)
-    assert [row.result["summary"] for row in client.batches.iter_output(batch.id)] == [str(n) for n in range(600)]
+    assert [value(row)["summary"] for row in client.batches.iter_output(batch.id)] == [str(n) for n in range(600)]
 
 
 FILES = {
@@ -131,7 +137,7 @@ def test_files_of_items(client: AgentFlow, name: str) -> None:
     )
     batch = client.batches.wait(batch.id, timeout=30)
     assert (batch.status, batch.error) == ("completed", None)
-    assert [row.result["text"] for row in client.batches.iter_output(batch.id)] == ["a", "b"]
+    assert [value(row)["text"] for row in client.batches.iter_output(batch.id)] == ["a", "b"]
 
 
 @pytest.mark.parametrize(
