@@ -22,12 +22,15 @@ BUILT = {
     "batches",
     "completions",
     "agents",
-    "conversations",
+    "background",
     "cancellations",
+    "conversations",
     "memory",
     "models",
-    "system",
+    "prompt_blocks",
     "runs",
+    "subagents",
+    "system",
     "usage",
 }
 SERVER_ONLY = {"tools"}  # the tools room builds what runs use; its routes come with its resource

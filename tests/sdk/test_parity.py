@@ -11,14 +11,17 @@ ROOMS = [
     "batches",
     "completions",
     "agents",
-    "conversations",
-    "runs",
+    "background",
     "cancellations",
+    "conversations",
     "memory",
     "models",
+    "prompt_blocks",
+    "runs",
     "system",
     "usage",
 ]
+NESTED = ["subagents"]
 
 
 def surface(cls: type) -> dict[str, list[tuple[str, object]]]:
@@ -31,7 +34,7 @@ def surface(cls: type) -> dict[str, list[tuple[str, object]]]:
     }
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("room", ROOMS + NESTED)
 def test_resources_are_the_same_in_both_colours(room: str) -> None:
     __import__(f"agentflow.resources.{room}")
     __import__(f"agentflow._sync.{room}")
