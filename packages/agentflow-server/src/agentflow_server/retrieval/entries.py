@@ -305,6 +305,8 @@ class EntryIndex:
         size = self._size
         total = np.zeros(size, np.float32)
         alive = len(self)
+        if not alive:
+            return total
         norm = self._length_norm()
         reach = 0.0
         for term, times in Counter(terms(question)).items():
