@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from agentflow_server.retrieval.entries import EntryIndex, Hit
 
 logger = logging.getLogger(__name__)
-_BATCH = 64
+_BATCH = 256
 _KEPT_BYTES = 512 * 1024 * 1024
 Versions = dict[tuple[str, str], int]
 
