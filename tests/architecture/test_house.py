@@ -18,7 +18,19 @@ ROOMS = {
     "cached_results", "approvals", "questions", "artifacts", "batches", "attachments", "background", "cancellations",
     "models", "system", "usage", "runs",
 }  # fmt: skip
-BUILT = {"agents", "conversations", "cancellations", "memory", "models", "system", "runs"}
+BUILT = {
+    "agents",
+    "background",
+    "cancellations",
+    "conversations",
+    "memory",
+    "models",
+    "prompt_blocks",
+    "runs",
+    "subagents",
+    "system",
+    "usage",
+}
 SERVER_ONLY = {"tools"}  # the tools room builds what runs use; its routes come with its resource
 SHARED = {"base", "downloads", "pages", "streams"}
 CLI_ONLY = {

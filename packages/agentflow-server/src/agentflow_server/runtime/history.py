@@ -23,7 +23,9 @@ from agentflow_server.runtime.context import RunContext
 from agentflow_server.storage import Database, Tx
 
 COMPACTION = "compaction"
-_MESSAGE_KINDS = frozenset({"user", "agent_text", "tool_request", "tool_response", "repair", "sub_agent_request"})
+_MESSAGE_KINDS = frozenset(
+    {"user", "agent_text", "tool_request", "tool_response", "repair", "plan", "sub_agent_request"}
+)
 _MAX_CACHED_MESSAGES = 200_000
 _LONG = 200
 
@@ -107,7 +109,11 @@ class Histories:
             history = await query(lambda tx: read_history(tx, run.conversation_id, thread))
         else:
             after = history.last_seq
-            history.extend(await db.read(lambda tx: parts_of(tx, run.conversation_id, after=after, thread=thread)))
+            newer = await db.read(lambda tx: parts_of(tx, run.conversation_id, after=after, thread=thread))
+            if any(part.kind == COMPACTION for part in newer):  # by another process
+                history = await db.scan(lambda tx: read_history(tx, run.conversation_id, thread))
+            else:
+                history.extend(newer)
         self._cache[key] = history
         self._size += len(history.messages) - known
         self._evict()
