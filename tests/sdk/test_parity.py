@@ -9,6 +9,8 @@ from agentflow.client import AgentFlow, AsyncAgentFlow
 
 ROOMS = [
     "attachments",
+    "batches",
+    "completions",
     "agents",
     "background",
     "cancellations",

@@ -35,8 +35,8 @@ class Attachments:
             progress: called with the bytes sent so far, and with how many there are (None if that is not known).
 
         Raises:
-            PayloadTooLargeError: it is larger than the server takes. UnsupportedMediaTypeError: its content is of a type
-            that is not taken, or not of the declared one. ValidationError: it is damaged, or would burst when unpacked.
+            PayloadTooLargeError: it is larger than the server takes. UnsupportedMediaTypeError: its type is not taken,
+            or its content is not of the declared type. ValidationError: it is damaged, or would burst when unpacked.
             OSError: the path cannot be read.
         """
         upload = self._transport.blocking(Multipart, [FilePart("file", file, name, media_type)], None, progress)

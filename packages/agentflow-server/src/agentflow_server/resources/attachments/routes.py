@@ -12,6 +12,7 @@ from agentflow_server.http.identity import CurrentCaller
 from agentflow_server.http.pages import IdempotencyKey, Limit, Offset
 from agentflow_server.resources.attachments.service import AttachmentsService
 
+UPLOADS = "/api/v1/attachments"
 _FORM: dict[str, Any] = {
     "requestBody": {
         "required": True,
