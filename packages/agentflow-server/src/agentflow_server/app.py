@@ -38,7 +38,7 @@ from agentflow_server.resources.memory import follow as memory_follow
 from agentflow_server.resources.memory import routes as memory_routes
 from agentflow_server.resources.memory.consolidation import Consolidation
 from agentflow_server.resources.memory.recall import Indexes
-from agentflow_server.resources.memory.service import Holder, MemoryContributor, MemoryService
+from agentflow_server.resources.memory.service import Holder, MemoryContributor, MemoryService, core_block
 from agentflow_server.resources.memory.tool import MemoryTools
 from agentflow_server.resources.models import routes as models_routes
 from agentflow_server.resources.models.policy import TenantPolicy
@@ -122,7 +122,7 @@ def create_server(
     tools = ToolsService(clock)
     contributors: list[Contributor] = []
     holders: dict[str, Holder] = {}
-    blocks = PromptBlocksService(db, clock, prompt_blocks, settings.prompt_block_seconds)
+    blocks = PromptBlocksService(db, clock, (core_block(db), *prompt_blocks), settings.prompt_block_seconds)
     contributors.append(PromptBlocksContributor(db, clock, blocks, entity_resolvers))
     agents = AgentsService(db, clock, gateway, tools, blocks, contributors)
     memory = MemoryService(db, clock, settings, worker, agents, Indexes(db, bundled_embedder()), holders)
