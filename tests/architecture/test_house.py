@@ -22,6 +22,8 @@ BUILT = {
     "agents",
     "subagents",
     "background",
+    "artifacts",
+    "cached_results",
     "conversations",
     "cancellations",
     "memory",

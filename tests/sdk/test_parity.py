@@ -7,7 +7,19 @@ import pytest
 from agentflow import _sync, events, resources
 from agentflow.client import AgentFlow, AsyncAgentFlow
 
-ROOMS = ["agents", "conversations", "runs", "background", "cancellations", "memory", "models", "system", "usage"]
+ROOMS = [
+    "agents",
+    "conversations",
+    "runs",
+    "background",
+    "artifacts",
+    "cached_results",
+    "cancellations",
+    "memory",
+    "models",
+    "system",
+    "usage",
+]
 NESTED = ["subagents"]
 
 

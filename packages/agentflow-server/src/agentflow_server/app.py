@@ -22,10 +22,16 @@ from agentflow_server.kit.secrets import Secrets, open_secrets
 from agentflow_server.kit.settings import Settings
 from agentflow_server.resources.agents import routes as agents_routes
 from agentflow_server.resources.agents.service import AgentsService
+from agentflow_server.resources.artifacts import routes as artifacts_routes
+from agentflow_server.resources.artifacts.service import ArtifactsService
+from agentflow_server.resources.artifacts.tool import Artifacts
 from agentflow_server.resources.background import follow as background_follow
 from agentflow_server.resources.background import routes as background_routes
 from agentflow_server.resources.background.service import BackgroundService
 from agentflow_server.resources.background.tool import BackgroundWork
+from agentflow_server.resources.cached_results import routes as cached_results_routes
+from agentflow_server.resources.cached_results.service import CachedResultsService
+from agentflow_server.resources.cached_results.tool import CachedResults
 from agentflow_server.resources.cancellations import routes as cancellations_routes
 from agentflow_server.resources.cancellations.service import CancellationsService
 from agentflow_server.resources.conversations import follow as conversations_follow
@@ -126,14 +132,14 @@ def create_server(
     conversations = holders["conversations"] = ConversationsService(db, clock, tail, control, gateway, agents)
     subagents = SubagentsService(db, clock, agents)
     core = _Core(settings, engine, runner, control, tail, resolvers, contributors, conversations)
-    delegation = _delegation(core, subagents)
+    within = (*_outputs(core), *_delegation(core, subagents))
     runs = RunsService(db, clock, settings, tail, worker, runner, agents, subagents)
     system = SystemService(settings, db, gateway)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
 
     rooms = (
         agents_routes.router(agents),
-        *delegation,
+        *within,
         runs_routes.router(runs, streams),
         conversations_routes.router(conversations, streams),
         cancellations_routes.router(CancellationsService(db, control)),
@@ -256,6 +262,20 @@ def _delegation(core: _Core, subagents: SubagentsService) -> list[APIRouter]:
     core.resolvers.wrap(work)
     core.conversations.erase_with(background_follow.erase)
     return [subagents_routes.router(subagents), background_routes.router(background)]
+
+
+def _outputs(core: _Core) -> list[APIRouter]:
+    """What runs leave behind besides their answers: artifacts, and results too large for the model."""
+    engine = core.engine
+    artifacts = ArtifactsService(engine.db, engine.clock)
+    making = Artifacts(artifacts, engine.clock)
+    cached = CachedResultsService(engine.db, engine.clock, core.settings)
+    cache = CachedResults(cached)
+    core.contributors.append(making)
+    core.resolvers.add(making, cache)
+    core.resolvers.wrap(cache)
+    core.conversations.erase_with(artifacts.erase, cached.erase)
+    return [artifacts_routes.router(artifacts), cached_results_routes.router(cached)]
 
 
 async def _close(worker: Worker, gateway: Gateway, db: Database, patience: float) -> None:

@@ -39,7 +39,6 @@ _NOT_BUILT = {
     "retrieval_options": "knowledge bases",
     "enable_query_rewrite": "knowledge bases",
     "skills": "skills",
-    "artifacts": "artifacts",
     "context_refs": "context references",
     "prompt_blocks": "prompt blocks",
     "image_detail": "attachments",
