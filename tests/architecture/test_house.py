@@ -20,16 +20,17 @@ ROOMS = {
 }  # fmt: skip
 BUILT = {
     "agents",
-    "subagents",
-    "background",
     "artifacts",
+    "background",
     "cached_results",
-    "conversations",
     "cancellations",
+    "conversations",
     "memory",
     "models",
-    "system",
+    "prompt_blocks",
     "runs",
+    "subagents",
+    "system",
     "usage",
 }
 SERVER_ONLY = {"tools"}  # the tools room builds what runs use; its routes come with its resource

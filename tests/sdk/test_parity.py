@@ -9,14 +9,15 @@ from agentflow.client import AgentFlow, AsyncAgentFlow
 
 ROOMS = [
     "agents",
-    "conversations",
-    "runs",
-    "background",
     "artifacts",
+    "background",
     "cached_results",
     "cancellations",
+    "conversations",
     "memory",
     "models",
+    "prompt_blocks",
+    "runs",
     "system",
     "usage",
 ]

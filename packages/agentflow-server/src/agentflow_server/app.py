@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.types import ASGIApp
 
-from agentflow_server.eventlog import EventLog, Hub, Tail
+from agentflow_server.eventlog import EventLog, Tail
 from agentflow_server.gateway import Gateway, GatewaySettings
 from agentflow_server.gateway.gateway import Provider
+from agentflow_server.ground import Ground, open_ground
 from agentflow_server.http import envelope
+from agentflow_server.http.audit import Audit
 from agentflow_server.http.doorman import Doorman
-from agentflow_server.http.identity import Identity, current_caller
+from agentflow_server.http.identity import Admit, Identity, current_caller, describe
+from agentflow_server.http.limits import Limits
 from agentflow_server.http.sse import Streams
-from agentflow_server.jobs import Worker, ledger
-from agentflow_server.kit.clock import Clock, SystemClock
+from agentflow_server.http.tokens import Tokens
+from agentflow_server.kit.clock import Clock
 from agentflow_server.kit.secrets import Secrets, open_secrets
 from agentflow_server.kit.settings import Settings
 from agentflow_server.resources.agents import routes as agents_routes
@@ -46,6 +49,10 @@ from agentflow_server.resources.memory.tool import MemoryTools
 from agentflow_server.resources.models import routes as models_routes
 from agentflow_server.resources.models.policy import TenantPolicy
 from agentflow_server.resources.models.service import ModelsService
+from agentflow_server.resources.prompt_blocks import routes as prompt_blocks_routes
+from agentflow_server.resources.prompt_blocks.builtin import DynamicBlock, EntityResolver
+from agentflow_server.resources.prompt_blocks.contribute import PromptBlocksContributor
+from agentflow_server.resources.prompt_blocks.service import PromptBlocksService
 from agentflow_server.resources.runs import routes as runs_routes
 from agentflow_server.resources.runs.service import RunsService
 from agentflow_server.resources.subagents import follow as subagents_follow
@@ -71,7 +78,7 @@ from agentflow_server.runtime.plan import Contributor
 from agentflow_server.runtime.planning import Planning
 from agentflow_server.runtime.runner import KIND, QUEUE, Runner
 from agentflow_server.runtime.tools import Resolvers
-from agentflow_server.storage import Database, open_database
+from agentflow_server.storage import Database
 
 
 @dataclass(slots=True)
@@ -99,28 +106,31 @@ def create_server(
     gateway_settings: GatewaySettings | None = None,
     providers: Mapping[str, Provider] | None = None,
     clock: Clock | None = None,
+    prompt_blocks: Sequence[DynamicBlock] = (),
+    entity_resolvers: Sequence[EntityResolver] = (),
 ) -> Server:
     """Open the database and build the app. Work begins with the app's lifespan.
 
     Args:
         gateway_settings: which model providers are configured; read from the environment by default.
         providers: further model providers by name, for tests and extensions.
+        prompt_blocks, entity_resolvers: functions that write prompt blocks and resolve `context_refs`.
 
     Raises:
         SettingsError: a setting cannot be used, or the data folder is in use.
     """
-    clock = clock or SystemClock()
+    ground = open_ground(settings, clock)
+    db, hub, worker, clock = ground.db, ground.hub, ground.worker, ground.clock
     gateway_settings = gateway_settings or GatewaySettings.from_env(os.environ)
-    db, unlock = open_database(settings)
     secrets = open_secrets(settings)
     gateway, models, usage = _model_rooms(settings, gateway_settings, providers, db, clock, secrets)
-    hub = Hub()
     log, tail = EventLog(db, hub, clock.micros), Tail(db, hub)
-    worker = Worker(db, clock, lease_seconds=settings.lease_seconds)
     tools = ToolsService(clock)
     contributors: list[Contributor] = []
     holders: dict[str, Holder] = {}
-    agents = AgentsService(db, clock, gateway, tools, contributors)
+    blocks = PromptBlocksService(db, clock, prompt_blocks, settings.prompt_block_seconds)
+    contributors.append(PromptBlocksContributor(db, clock, blocks, entity_resolvers))
+    agents = AgentsService(db, clock, gateway, tools, blocks, contributors)
     memory = MemoryService(db, clock, settings, worker, agents, Indexes(db, bundled_embedder()), holders)
     Consolidation(db, clock, settings, worker, gateway, agents, memory)
     contributors.append(MemoryContributor(memory))
@@ -134,7 +144,7 @@ def create_server(
     core = _Core(settings, engine, runner, control, tail, resolvers, contributors, conversations)
     within = (*_outputs(core), *_delegation(core, subagents))
     runs = RunsService(db, clock, settings, tail, worker, runner, agents, subagents)
-    system = SystemService(settings, db, gateway)
+    system = SystemService(settings, db, gateway, ground.signals)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
 
     rooms = (
@@ -145,10 +155,17 @@ def create_server(
         cancellations_routes.router(CancellationsService(db, control)),
         memory_routes.router(memory),
         models_routes.router(models),
+        prompt_blocks_routes.router(blocks),
         usage_routes.router(usage),
     )
-    parts = _Parts(settings, db, unlock, hub, worker, gateway, system, streams)
-    return _served(parts, Identity(settings, agents.admit), rooms)
+    parts = _Parts(settings, ground, gateway, system, streams)
+    return _served(parts, _identity(settings, db, clock, agents.admit), rooms)
+
+
+def _identity(settings: Settings, db: Database, clock: Clock, admit: Admit) -> Identity:
+    """The door: nobody in who is not known, nobody more often than allowed."""
+    limits = Limits(db, clock, tenant=settings.tenant_rate_limit, principal=settings.principal_rate_limit)
+    return Identity(settings, Tokens(settings, clock), limits, Audit(db, clock, settings.audit_days), admit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +173,7 @@ class _Parts:
     """What is begun and ended with the server."""
 
     settings: Settings
-    db: Database
-    unlock: Callable[[], None]
-    hub: Hub
-    worker: Worker
+    ground: Ground
     gateway: Gateway
     system: SystemService
     streams: Streams
@@ -167,35 +181,36 @@ class _Parts:
 
 def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Server:
     """The app around the rooms, and how it begins and ends."""
-    settings, db, worker = parts.settings, parts.db, parts.worker
+    ground = parts.ground
 
     def begin_shutdown() -> None:
-        parts.system.stopping = parts.streams.closing = worker.stopping = True
-        parts.hub.ring_all()
+        parts.system.stopping = parts.streams.closing = ground.worker.stopping = True
+        ground.hub.ring_all()
 
     def close_unused() -> None:
-        asyncio.run(db.close())
-        parts.unlock()
+        asyncio.run(ground.db.close())
+        ground.unlock()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         server.loop = asyncio.get_running_loop()
-        if db.dialect == "sqlite":
-            await db.write(ledger.abandon_leases)
-        worker.start()
+        await ground.begin()
         try:
             yield
         finally:
             begin_shutdown()
-            await _close(worker, parts.gateway, db, settings.shutdown_seconds)
-            parts.unlock()
+            await ground.stop(parts.settings.shutdown_seconds)
+            await identity.aclose()
+            await parts.gateway.aclose()
+            await ground.close()
 
     app = FastAPI(title="AgentFlow", version=server_version(), lifespan=lifespan)
     envelope.install(app)
+    describe(app)
     app.state.identity = identity
     _include(app, *rooms)
     app.include_router(system_routes.router(parts.system))
-    server = Server(Doorman(app, settings.max_body_bytes), app, begin_shutdown, close_unused)
+    server = Server(Doorman(app, parts.settings.max_body_bytes), app, begin_shutdown, close_unused)
     return server
 
 
@@ -276,13 +291,6 @@ def _outputs(core: _Core) -> list[APIRouter]:
     core.resolvers.wrap(cache)
     core.conversations.erase_with(artifacts.erase, cached.erase)
     return [artifacts_routes.router(artifacts), cached_results_routes.router(cached)]
-
-
-async def _close(worker: Worker, gateway: Gateway, db: Database, patience: float) -> None:
-    """Let go of everything, the database last: what is stopped writes where it stands."""
-    await worker.stop(patience)
-    await gateway.aclose()
-    await db.close()
 
 
 def _include(app: FastAPI, *rooms: APIRouter) -> None:

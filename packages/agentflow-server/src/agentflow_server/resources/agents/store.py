@@ -76,6 +76,11 @@ def delete(tx: Tx, agent_id: str) -> bool:
     return tx.execute("DELETE FROM agents WHERE tenant = :tenant AND id = :id", {"id": agent_id}) == 1
 
 
+def has_tenant(tx: Tx) -> bool:
+    """Whether the tenant is set up."""
+    return tx.one("SELECT 1 AS ok FROM tenants WHERE tenant = :tenant") is not None
+
+
 def add_tenant(tx: Tx, now: int) -> bool:
     """Note that the tenant exists; False if it was known."""
     return (

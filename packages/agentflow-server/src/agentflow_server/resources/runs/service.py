@@ -13,10 +13,12 @@ from agentflow.errors import (
     ConflictError,
     NotFoundError,
     PayloadTooLargeError,
+    RateLimitedError,
     UnavailableError,
     ValidationError,
     api_error,
 )
+from agentflow.types.prompt_blocks import PromptPreview
 from agentflow.types.runs import ChatRequest, Run, RunResult
 from pydantic_core import to_json
 
@@ -99,12 +101,28 @@ class RunsService:
         if accepted.id != run.id:
             reader.close()
             return self._followed(accepted, request, -1)
-        reader.start_now()
+        reader.start_now(accepted.first_seq)
         if context is not None:
             self._runner.accept(context, events)
         else:
             self._worker.ring()
         return Followed(accepted, reader)
+
+    async def preview(self, caller: Caller, agent_id: str, request: ChatRequest) -> PromptPreview:
+        """The whole prompt a request would send, part by part; nothing is stored or sent.
+
+        Raises:
+            NotFoundError, ValidationError, PayloadTooLargeError: as `chat`.
+        """
+        self._check_message(request.message)
+        agent = await self._agents.record(caller, agent_id)
+        if (conversation_id := request.conversation_id) is not None:
+            owned = self._db.tenant(caller.tenant).read
+            await owned(lambda tx: access.require_own(tx, conversation_id, caller.user_id))
+        plan = await self._agents.plan(caller, agent, request)
+        run = self._header(caller, plan, request)
+        job = ledger.born_claimed(self._runner.job(run, started=True))
+        return await self._runner.preview(RunContext(run, plan, job), history=conversation_id is not None)
 
     async def run_subagent(self, caller: Caller, parent_id: str, subagent_id: str, request: ChatRequest) -> Followed:
         """Start a run of a sub-agent itself, as the root of its run.
@@ -148,6 +166,7 @@ class RunsService:
                 return _same(existing, run), None, []
         if request.call_id is not None and runs.by_call(tx, run.tenant, run.call_id) is not None:
             raise ConflictError(f"call_id: {run.call_id!r} was used for another run")
+        self._check_under_way(tx, caller)
         access.use(tx, run, text=plan.text, source=request)
         waits = any(other.is_root for other in runs.active_in(tx, run.tenant, run.conversation_id))
         free = self._worker.free(QUEUE) > 0
@@ -162,6 +181,19 @@ class RunsService:
             return run, None, []
         context = RunContext(run, plan, ledger.born_claimed(job))
         return run, context, self._runner.record_opening(tx, context)
+
+    def _check_under_way(self, tx: Tx, caller: Caller) -> None:
+        """The limits on what is under way at once, over all processes."""
+        settings = self._settings
+        limits = ((settings.principal_max_runs, caller.user_id, "user"), (settings.tenant_max_runs, None, "tenant"))
+        for limit, user, of in limits:
+            if limit and runs.count_live(tx, caller.tenant, user, limit) >= limit:
+                raise RateLimitedError(
+                    f"this {of} has {limit} runs under way, and may not have more at once",
+                    details={"limit": limit, "of": of},
+                    retry_after=1.0,
+                    hint="Wait for one to end, or cancel one.",
+                )
 
     def _check_queue(self, tx: Tx) -> None:
         limit = self._settings.max_concurrent_runs * _QUEUE_FACTOR
