@@ -19,8 +19,12 @@ ROOMS = {
     "models", "system", "usage", "runs",
 }  # fmt: skip
 BUILT = {
+    "batches",
+    "completions",
     "agents",
+    "artifacts",
     "background",
+    "cached_results",
     "cancellations",
     "conversations",
     "memory",
@@ -34,7 +38,7 @@ BUILT = {
 SERVER_ONLY = {"tools"}  # the tools room builds what runs use; its routes come with its resource
 SHARED = {"base", "downloads", "pages", "streams"}
 CLI_ONLY = {
-    "chat", "completion", "login", "main", "output", "profiles", "streaming", "version",
+    "chat", "completion", "items", "login", "main", "output", "profiles", "streaming", "version",
 }  # fmt: skip
 BROAD = {
     "packages/agentflow/src/agentflow/cli/main.py",

@@ -25,12 +25,25 @@ from agentflow_server.kit.secrets import Secrets, open_secrets
 from agentflow_server.kit.settings import Settings
 from agentflow_server.resources.agents import routes as agents_routes
 from agentflow_server.resources.agents.service import AgentsService
+from agentflow_server.resources.artifacts import routes as artifacts_routes
+from agentflow_server.resources.artifacts.service import ArtifactsService
+from agentflow_server.resources.artifacts.tool import Artifacts
 from agentflow_server.resources.background import follow as background_follow
 from agentflow_server.resources.background import routes as background_routes
 from agentflow_server.resources.background.service import BackgroundService
 from agentflow_server.resources.background.tool import BackgroundWork
+from agentflow_server.resources.batches import routes as batches_routes
+from agentflow_server.resources.batches.importer import Importer
+from agentflow_server.resources.batches.runner import BatchRunner
+from agentflow_server.resources.batches.service import BatchesService
+from agentflow_server.resources.batches.webhooks import Webhooks
+from agentflow_server.resources.cached_results import routes as cached_results_routes
+from agentflow_server.resources.cached_results.service import CachedResultsService
+from agentflow_server.resources.cached_results.tool import CachedResults
 from agentflow_server.resources.cancellations import routes as cancellations_routes
 from agentflow_server.resources.cancellations.service import CancellationsService
+from agentflow_server.resources.completions import routes as completions_routes
+from agentflow_server.resources.completions.service import CompletionsService
 from agentflow_server.resources.conversations import follow as conversations_follow
 from agentflow_server.resources.conversations import routes as conversations_routes
 from agentflow_server.resources.conversations.service import ConversationsService
@@ -73,6 +86,7 @@ from agentflow_server.runtime.planning import Planning
 from agentflow_server.runtime.runner import KIND, QUEUE, Runner
 from agentflow_server.runtime.tools import Resolvers
 from agentflow_server.storage import Database
+from agentflow_server.storage.blobs import FolderBlobs
 
 
 @dataclass(slots=True)
@@ -136,14 +150,15 @@ def create_server(
     conversations = holders["conversations"] = ConversationsService(db, clock, tail, control, gateway, agents)
     subagents = SubagentsService(db, clock, agents)
     core = _Core(settings, engine, runner, control, tail, resolvers, contributors, conversations)
-    delegation = _delegation(core, subagents)
+    within = (*_outputs(core), *_delegation(core, subagents))
     runs = RunsService(db, clock, settings, tail, worker, runner, agents, subagents)
+    completions = CompletionsService(settings, gateway)
     system = SystemService(settings, db, gateway, ground.signals)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
 
     rooms = (
         agents_routes.router(agents),
-        *delegation,
+        *within,
         runs_routes.router(runs, streams),
         conversations_routes.router(conversations, streams),
         cancellations_routes.router(CancellationsService(db, control)),
@@ -151,6 +166,8 @@ def create_server(
         models_routes.router(models),
         prompt_blocks_routes.router(blocks),
         usage_routes.router(usage),
+        completions_routes.router(completions),
+        _batches(settings, ground, secrets, completions),
     )
     parts = _Parts(settings, ground, gateway, system, streams)
     return _served(parts, _identity(settings, db, clock, agents.admit), rooms)
@@ -204,7 +221,8 @@ def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Se
     app.state.identity = identity
     _include(app, *rooms)
     app.include_router(system_routes.router(parts.system))
-    server = Server(Doorman(app, parts.settings.max_body_bytes), app, begin_shutdown, close_unused)
+    uploads = (batches_routes.UPLOADS,)
+    server = Server(Doorman(app, parts.settings.max_body_bytes, uploads), app, begin_shutdown, close_unused)
     return server
 
 
@@ -225,6 +243,19 @@ def _model_rooms(
     gateway = Gateway(gateway_settings, providers, policy=policy, meter=meter)
     models = ModelsService(db, clock, gateway, policy, secrets, allow_private=private)
     return gateway, models, UsageService(db, clock, budgets)
+
+
+def _batches(settings: Settings, ground: Ground, secrets: Secrets, completions: CompletionsService) -> APIRouter:
+    """The batches room, with the jobs it brings."""
+    db, clock, worker = ground.db, ground.clock, ground.worker
+    blobs = FolderBlobs(settings.data / "batch-files")
+    webhooks = Webhooks(db, clock, worker, secrets, allow_private=settings.allow_private_addresses)
+    runner = BatchRunner(db, clock, settings, worker, completions, webhooks)
+    importer = Importer(db, clock, settings, worker, blobs, runner)
+    for part in (webhooks, runner, importer):
+        part.register()
+    service = BatchesService(db, clock, settings, worker, blobs, completions, runner, webhooks)
+    return batches_routes.router(service, blobs, settings.batch_max_file_bytes)
 
 
 def _followers(clock: Clock, settings: Settings) -> tuple[Follower, ...]:
@@ -271,6 +302,20 @@ def _delegation(core: _Core, subagents: SubagentsService) -> list[APIRouter]:
     core.resolvers.wrap(work)
     core.conversations.erase_with(background_follow.erase)
     return [subagents_routes.router(subagents), background_routes.router(background)]
+
+
+def _outputs(core: _Core) -> list[APIRouter]:
+    """What runs leave behind besides their answers: artifacts, and results too large for the model."""
+    engine = core.engine
+    artifacts = ArtifactsService(engine.db, engine.clock)
+    making = Artifacts(artifacts, engine.clock)
+    cached = CachedResultsService(engine.db, engine.clock, core.settings)
+    cache = CachedResults(cached)
+    core.contributors.append(making)
+    core.resolvers.add(making, cache)
+    core.resolvers.wrap(cache)
+    core.conversations.erase_with(artifacts.erase, cached.erase)
+    return [artifacts_routes.router(artifacts), cached_results_routes.router(cached)]
 
 
 def _include(app: FastAPI, *rooms: APIRouter) -> None:
