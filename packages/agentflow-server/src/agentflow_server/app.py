@@ -60,7 +60,7 @@ from agentflow_server.resources.models import routes as models_routes
 from agentflow_server.resources.models.policy import TenantPolicy
 from agentflow_server.resources.models.service import ModelsService
 from agentflow_server.resources.prompt_blocks import routes as prompt_blocks_routes
-from agentflow_server.resources.prompt_blocks.builtin import DynamicBlock, EntityResolver
+from agentflow_server.resources.prompt_blocks.builtin import DynamicBlock, EntityResolver, PromptContext
 from agentflow_server.resources.prompt_blocks.contribute import PromptBlocksContributor
 from agentflow_server.resources.prompt_blocks.service import PromptBlocksService
 from agentflow_server.resources.runs import routes as runs_routes
@@ -159,7 +159,7 @@ def create_server(
     control = Control(db, worker, clock)
     conversations = holders["conversations"] = ConversationsService(db, clock, tail, control, gateway, agents)
     subagents = SubagentsService(db, clock, agents)
-    core = _Core(settings, engine, runner, control, tail, resolvers, contributors, conversations)
+    core = _Core(settings, engine, runner, control, tail, resolvers, contributors, blocks, conversations)
     within = (*_outputs(core), *_delegation(core, subagents))
     runs = RunsService(db, clock, settings, tail, worker, runner, agents, subagents)
     completions = CompletionsService(settings, gateway)
@@ -292,6 +292,7 @@ class _Core:
     tail: Tail
     resolvers: Resolvers
     contributors: list[Contributor]
+    blocks: PromptBlocksService
     conversations: ConversationsService
 
 
@@ -330,6 +331,12 @@ def _outputs(core: _Core) -> list[APIRouter]:
     cached = CachedResultsService(engine.db, engine.clock, core.settings)
     cache = CachedResults(cached)
     core.contributors.append(making)
+
+    async def catalogue(context: PromptContext) -> str | None:
+        return await making.catalogue(context.tenant, context.agent)
+
+    told = "The kinds of artifacts the agent may make."
+    core.blocks.add(DynamicBlock("available_artifacts", catalogue, told, tags=("catalogue",), order=40, ttl=0))
     core.resolvers.add(making, cache)
     core.resolvers.wrap(cache)
     core.conversations.erase_with(artifacts.erase, cached.erase)
