@@ -28,6 +28,9 @@ from agentflow_server.resources.agents.service import AgentsService
 from agentflow_server.resources.artifacts import routes as artifacts_routes
 from agentflow_server.resources.artifacts.service import ArtifactsService
 from agentflow_server.resources.artifacts.tool import Artifacts
+from agentflow_server.resources.attachments import routes as attachments_routes
+from agentflow_server.resources.attachments.contribute import AttachmentsContributor
+from agentflow_server.resources.attachments.service import AttachmentsService
 from agentflow_server.resources.background import follow as background_follow
 from agentflow_server.resources.background import routes as background_routes
 from agentflow_server.resources.background.service import BackgroundService
@@ -74,6 +77,7 @@ from agentflow_server.resources.usage.budgets import Defaults, nano
 from agentflow_server.resources.usage.meter import UsageMeter
 from agentflow_server.resources.usage.service import UsageService
 from agentflow_server.retrieval.embedding import bundled_embedder
+from agentflow_server.retrieval.parse import Parser
 from agentflow_server.runtime.children import Children
 from agentflow_server.runtime.control import Control
 from agentflow_server.runtime.detached import KIND as DETACHED_KIND
@@ -134,6 +138,7 @@ def create_server(
     gateway, models, usage = _model_rooms(settings, gateway_settings, providers, db, clock, secrets)
     log, tail = EventLog(db, hub, clock.micros), Tail(db, hub)
     tools = ToolsService(clock)
+    parser = Parser()
     contributors: list[Contributor] = []
     holders: dict[str, Holder] = {}
     blocks = PromptBlocksService(db, clock, (core_block(db), *prompt_blocks), settings.prompt_block_seconds)
@@ -141,9 +146,14 @@ def create_server(
     agents = AgentsService(db, clock, gateway, tools, blocks, contributors)
     memory = MemoryService(db, clock, settings, worker, agents, Indexes(db, bundled_embedder()), holders)
     Consolidation(db, clock, settings, worker, gateway, agents, memory)
+    attachments = holders["attachments"] = AttachmentsService(
+        db, clock, settings, _blobs(settings, "attachments"), parser
+    )
     contributors.append(MemoryContributor(memory))
+    contributors.append(AttachmentsContributor(attachments, settings.max_attachments_per_run))
     resolvers = Resolvers(tools, Planning(), MemoryTools(memory))
     engine = Engine(db, log, gateway, resolvers, Histories(db), worker, clock, _followers(clock, settings))
+    engine.images = attachments
     runner = Runner(engine)
     worker.register(KIND, runner.handle, queue=QUEUE, concurrency=settings.max_concurrent_runs, concludes=True)
     control = Control(db, worker, clock)
@@ -158,6 +168,7 @@ def create_server(
 
     rooms = (
         agents_routes.router(agents),
+        attachments_routes.router(attachments),
         *within,
         runs_routes.router(runs, streams),
         conversations_routes.router(conversations, streams),
@@ -169,7 +180,7 @@ def create_server(
         completions_routes.router(completions),
         _batches(settings, ground, secrets, completions),
     )
-    parts = _Parts(settings, ground, gateway, system, streams)
+    parts = _Parts(settings, ground, gateway, parser, system, streams)
     return _served(parts, _identity(settings, db, clock, agents.admit), rooms)
 
 
@@ -186,6 +197,7 @@ class _Parts:
     settings: Settings
     ground: Ground
     gateway: Gateway
+    parser: Parser
     system: SystemService
     streams: Streams
 
@@ -213,6 +225,7 @@ def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Se
             await ground.stop(parts.settings.shutdown_seconds)
             await identity.aclose()
             await parts.gateway.aclose()
+            await parts.parser.aclose()
             await ground.close()
 
     app = FastAPI(title="AgentFlow", version=server_version(), lifespan=lifespan)
@@ -221,7 +234,7 @@ def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Se
     app.state.identity = identity
     _include(app, *rooms)
     app.include_router(system_routes.router(parts.system))
-    uploads = (batches_routes.UPLOADS,)
+    uploads = (attachments_routes.UPLOADS, batches_routes.UPLOADS)
     server = Server(Doorman(app, parts.settings.max_body_bytes, uploads), app, begin_shutdown, close_unused)
     return server
 
@@ -302,6 +315,11 @@ def _delegation(core: _Core, subagents: SubagentsService) -> list[APIRouter]:
     core.resolvers.wrap(work)
     core.conversations.erase_with(background_follow.erase)
     return [subagents_routes.router(subagents), background_routes.router(background)]
+
+
+def _blobs(settings: Settings, room: str) -> FolderBlobs:
+    """The files of a room; each has a folder of its own, because each knows only its own uses of them."""
+    return FolderBlobs(settings.data / "blobs" / room)
 
 
 def _outputs(core: _Core) -> list[APIRouter]:

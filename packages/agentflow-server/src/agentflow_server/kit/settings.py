@@ -154,6 +154,25 @@ class Settings(BaseModel):
         gt=0,
         description="AGENTFLOW_MAX_MESSAGE_CHARS: longest chat message",
     )
+    max_attachment_bytes: int = Field(
+        default=25 * 1024 * 1024, gt=0, description="AGENTFLOW_MAX_ATTACHMENT_BYTES: largest uploaded attachment"
+    )
+    max_attachments_per_run: int = Field(
+        default=10, ge=1, le=100, description="AGENTFLOW_MAX_ATTACHMENTS_PER_RUN: files one run may be given"
+    )
+    attachment_types: str = Field(
+        default="image/*,text/*,application/*,message/*",
+        min_length=1,
+        description="AGENTFLOW_ATTACHMENT_TYPES: media types that are taken, with `*`, separated by commas",
+    )
+    attachment_text_chars: int = Field(
+        default=100_000,
+        gt=0,
+        description="AGENTFLOW_ATTACHMENT_TEXT_CHARS: how much of a document's text a run is given",
+    )
+    max_image_pixels: int = Field(
+        default=50_000_000, gt=0, description="AGENTFLOW_MAX_IMAGE_PIXELS: width times height of an attached image"
+    )
     prompt_block_seconds: float = Field(
         default=2.0,
         gt=0,

@@ -9,6 +9,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -43,8 +44,22 @@ class Blobs(Protocol):
         """
         ...
 
+    def local(self, tenant: str, digest: str) -> AbstractAsyncContextManager[Path]:
+        """The file on a disk of this machine, to be read only, for as long as the context lasts.
+
+        Raises:
+            FileNotFoundError: the tenant has no such file.
+        """
+        ...
+
     async def delete(self, tenant: str, digest: str) -> None:
         """Forget a file; does nothing if there is none."""
+        ...
+
+    def discard(self, tenant: str, digest: str) -> None:
+        """The same at once, for use inside the transaction that forgets the file's last row: so nobody can begin to
+        use it in between.
+        """
         ...
 
 
@@ -92,8 +107,18 @@ class FolderBlobs:
                     left -= len(piece)
                 yield piece
 
+    @asynccontextmanager
+    async def local(self, tenant: str, digest: str) -> AsyncGenerator[Path]:
+        path = self._path(tenant, digest)
+        if not await asyncio.to_thread(path.is_file):
+            raise FileNotFoundError(digest)
+        yield path
+
     async def delete(self, tenant: str, digest: str) -> None:
-        await asyncio.to_thread(self._path(tenant, digest).unlink, True)
+        await asyncio.to_thread(self.discard, tenant, digest)
+
+    def discard(self, tenant: str, digest: str) -> None:
+        self._path(tenant, digest).unlink(missing_ok=True)
 
 
 def _check_size(size: int, limit: int) -> None:
