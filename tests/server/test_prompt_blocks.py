@@ -260,7 +260,16 @@ def test_what_fails_or_is_late_is_left_out_with_a_warning(backend: Backend) -> N
     assert "secret" not in str(warnings)
     assert "Catalogue 1" in "".join(backend.system())
     names = [block.name for block in backend.client.agents.context_blocks(agent.id).prompt_blocks]
-    assert names == ["datetime", "catalogue", "user_memory", "broken", "silent", "slow", "weather"]
+    assert names == [
+        "datetime",
+        "catalogue",
+        "available_artifacts",
+        "user_memory",
+        "broken",
+        "silent",
+        "slow",
+        "weather",
+    ]
 
 
 def test_a_block_of_the_user_message_is_said_once_for_a_conversation(backend: Backend) -> None:
@@ -378,7 +387,9 @@ async def test_the_options_of_the_sdk_page_make_this_prompt() -> None:
     own, memory, user = request.messages
     assert isinstance(own, SystemMessage)
     assert own.text.startswith("You are MainAgent")
-    assert memory == SystemMessage(text="<user_memory>\nAbout the user:\nWrites in German.\n</user_memory>")
+    assert memory == SystemMessage(
+        text="<user_memory>\nAbout the user, from earlier conversations:\nWrites in German.\n</user_memory>"
+    )
     assert isinstance(user, UserMessage)
     assert [part.text for part in user.parts if isinstance(part, TextPart)] == [
         '<system_context>\n<context_ref system="crm" type="account" id="001ABC123">\n'
