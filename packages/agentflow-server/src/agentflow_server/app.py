@@ -252,7 +252,8 @@ def _model_rooms(
     budgets = Defaults(*(None if cap is None else nano(cap) for cap in caps))
     private = settings.allow_private_addresses
     policy = TenantPolicy(db, secrets, allow_private=private)
-    meter = UsageMeter(db, clock, budgets, expire_after=gateway_settings.call_timeout + 300)
+    expiry = gateway_settings.call_timeout + 300
+    meter = UsageMeter(db, clock, budgets, expire_after=expiry, rate=settings.tenant_model_rate_limit)
     gateway = Gateway(gateway_settings, providers, policy=policy, meter=meter)
     models = ModelsService(db, clock, gateway, policy, secrets, allow_private=private)
     return gateway, models, UsageService(db, clock, budgets)

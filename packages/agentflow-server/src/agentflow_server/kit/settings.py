@@ -126,6 +126,12 @@ class Settings(BaseModel):
         default=None, ge=0, description="AGENTFLOW_USER_MONTHLY_BUDGET: the same for each user"
     )
 
+    tenant_model_rate_limit: int = Field(
+        default=0,
+        ge=0,
+        le=60_000_000,
+        description="AGENTFLOW_TENANT_MODEL_RATE_LIMIT: model calls a minute of a tenant; 0: no limit",
+    )
     completion_max_items: int = Field(
         default=50, gt=0, description="AGENTFLOW_COMPLETION_MAX_ITEMS: items of one request that is answered at once"
     )
