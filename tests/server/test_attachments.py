@@ -4,10 +4,14 @@ import base64
 import hashlib
 import io
 import json
+import os
+import random
 import struct
+import time
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -370,6 +374,39 @@ def test_other_users_see_nothing(tmp_path: Path) -> None:
             client.attachments.delete(own.id)
     with local_server(data=tmp_path, dev_user_id="anna") as server, server.client() as client:
         assert client.attachments.download(made.id).read() == b"Anna's"
+
+
+def test_what_a_dead_process_left_is_removed(tmp_path: Path) -> None:
+    incoming = tmp_path / "blobs" / "attachments" / "incoming"
+    incoming.mkdir(parents=True)
+    for name, age in (("old", 100_000), ("new", 10)):
+        (incoming / name).write_bytes(b"half a file")
+        os.utime(incoming / name, (time.time() - age, time.time() - age))
+    with local_server(data=tmp_path) as server, server.client() as client:
+        client.attachments.upload(b"whole", name="a.txt")
+    assert [path.name for path in incoming.iterdir()] == ["new"]
+
+
+def test_uploads_and_deletions_of_the_same_bytes_do_not_meet(backend: LocalServer) -> None:
+    kept: list[tuple[str, bytes]] = []
+
+    def work(seed: int) -> None:
+        chance = random.Random(seed)
+        with backend.client() as client:
+            for _ in range(8):
+                content = b"shared %d" % chance.randrange(2)
+                made = client.attachments.upload(content, name="a.txt")
+                assert client.attachments.download(made.id).read() == content
+                if chance.random() < 0.7:
+                    client.attachments.delete(made.id)
+                else:
+                    kept.append((made.id, content))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    with backend.client() as client:
+        for attachment_id, content in kept:
+            assert client.attachments.download(attachment_id).read() == content
 
 
 def test_types_can_be_narrowed() -> None:

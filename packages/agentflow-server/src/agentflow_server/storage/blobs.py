@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import NamedTuple, Protocol
 from agentflow.errors import PayloadTooLargeError
 
 _PIECE = 256 * 1024
+_STALE_SECONDS = 86_400
 
 
 class BlobRef(NamedTuple):
@@ -68,6 +70,7 @@ class FolderBlobs:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._prepared = False
 
     def _path(self, tenant: str, digest: str) -> Path:
         if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
@@ -76,7 +79,7 @@ class FolderBlobs:
 
     async def put(self, tenant: str, pieces: AsyncIterable[bytes], *, max_bytes: int) -> BlobRef:
         incoming = self._folder / "incoming" / secrets.token_hex(16)
-        await asyncio.to_thread(incoming.parent.mkdir, 0o700, True, True)
+        await asyncio.to_thread(self._prepare, incoming.parent)
         digest, size = hashlib.sha256(), 0
         try:
             with await asyncio.to_thread(incoming.open, "xb") as file:
@@ -106,6 +109,15 @@ class FolderBlobs:
                 if left is not None:
                     left -= len(piece)
                 yield piece
+
+    def _prepare(self, folder: Path) -> None:
+        """Make the folder of files that are arriving; once, rid it of what processes that died have left there."""
+        folder.mkdir(0o700, True, True)
+        if not self._prepared:
+            self._prepared = True
+            for left in folder.iterdir():
+                if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                    left.unlink(missing_ok=True)
 
     @asynccontextmanager
     async def local(self, tenant: str, digest: str) -> AsyncGenerator[Path]:

@@ -4,7 +4,6 @@ import asyncio
 import base64
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterable
-from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,31 +65,31 @@ class AttachmentsService:
         """
         name = sniff.clean_name(name)
         blob = await self._blobs.put(caller.tenant, pieces, max_bytes=self._settings.max_attachment_bytes)
+        db = self._db.tenant(caller.tenant)
+        await db.write(lambda tx: store.use(tx, blob.digest, 1))
         try:
             facts = await self._examine(caller.tenant, blob, name, declared)
             record = AttachmentRecord(
                 new_id(), caller.user_id, name, facts.media_type, facts.kind, blob.size, blob.digest, facts.width,
                 facts.height, None if facts.text is None else len(facts.text), self._clock.micros(),
             )  # fmt: skip
-            found = await self._insert(caller, record, facts.text, key)
+            return attachment_of(await db.write(lambda tx: self._insert(tx, record, facts.text, key)))
         except BaseException:
-            await asyncio.shield(self._drop_if_unused(caller.tenant, blob.digest))
+            await asyncio.shield(db.write(lambda tx: self._release(tx, caller.tenant, blob.digest)))
             raise
-        with suppress(FileNotFoundError):
-            async with self._blobs.local(caller.tenant, found.digest):
-                return attachment_of(found)
-        await self._forget(caller, [found])
-        raise UnavailableError("the same file was being deleted", retry_after=1.0, hint="Upload it again.")
 
     async def _examine(self, tenant: str, blob: BlobRef, name: str, declared: str) -> _Facts:
         if blob.size == 0:
             raise _invalid("the file is empty")
-        async with self._blobs.local(tenant, blob.digest) as path:
-            image = await asyncio.to_thread(sniff.image_of, path, self._settings.max_image_pixels)
-            if image is not None:
-                facts = _Facts(sniff.media_type_of(declared, image.media_type), "image", image.width, image.height)
-            else:
-                facts = await self._document(path, name, declared)
+        try:
+            async with self._blobs.local(tenant, blob.digest) as path:
+                image = await asyncio.to_thread(sniff.image_of, path, self._settings.max_image_pixels)
+                if image is not None:
+                    facts = _Facts(sniff.media_type_of(declared, image.media_type), "image", image.width, image.height)
+                else:
+                    facts = await self._document(path, name, declared)
+        except FileNotFoundError:
+            raise UnavailableError("the same file was just being deleted", retry_after=0.5) from None
         patterns = [pattern.strip() for pattern in self._settings.attachment_types.split(",")]
         if not any(fnmatch(facts.media_type, pattern) for pattern in patterns):
             raise UnsupportedMediaTypeError(
@@ -113,33 +112,28 @@ class AttachmentsService:
             return UnsupportedMediaTypeError(f"{error.message} and images (its content is {looks})")
         return _invalid(error.message)
 
-    async def _insert(
-        self, caller: Caller, record: AttachmentRecord, text: str | None, key: str | None
-    ) -> AttachmentRecord:
+    def _insert(self, tx: Tx, record: AttachmentRecord, text: str | None, key: str | None) -> AttachmentRecord:
+        """Write the attachment, which takes over the use of its blob, or find the one this key has led to."""
         kept = None if text is None else text[: self._settings.attachment_text_chars]
 
-        def unit(tx: Tx) -> AttachmentRecord | None:
-            def insert() -> str:
-                store.insert(tx, record, kept)
-                return record.id
+        def insert() -> str:
+            store.insert(tx, record, kept)
+            return record.id
 
-            body = f"{record.name}\n{record.media_type}\n{record.digest}"
-            now = record.created_at
-            return store.by_id(
-                tx, once(tx, user_id=caller.user_id, key=key, body=body, now=now, work=insert), caller.user_id
-            )
-
-        found = await self._db.tenant(caller.tenant).write(unit)
+        body = f"{record.name}\n{record.media_type}\n{record.digest}"
+        now = record.created_at
+        found_id = once(tx, user_id=record.user_id, key=key, body=body, now=now, work=insert)
+        found = store.by_id(tx, found_id, record.user_id)
         if found is None:
-            raise _unknown(record.id)
+            raise _unknown(found_id)
+        if found_id != record.id:
+            store.use(tx, record.digest, -1)
         return found
 
-    async def _drop_if_unused(self, tenant: str, digest: str) -> None:
-        def unit(tx: Tx) -> None:
-            if not store.use(tx, digest, 0):
-                self._blobs.discard(tenant, digest)
-
-        await self._db.tenant(tenant).write(unit)
+    def _release(self, tx: Tx, tenant: str, digest: str) -> None:
+        """Give up the use of a blob; the last one takes the file with it."""
+        if not store.use(tx, digest, -1):
+            self._blobs.discard(tenant, digest)
 
     async def list(self, caller: Caller, *, limit: int, offset: int) -> AttachmentPage:
         """A page of the caller's attachments, newest first."""

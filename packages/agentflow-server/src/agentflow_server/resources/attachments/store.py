@@ -36,7 +36,7 @@ def _record(row: Row) -> AttachmentRecord:
 
 
 def insert(tx: Tx, attachment: AttachmentRecord, text: str | None) -> None:
-    """Write a new attachment and note that it uses its blob."""
+    """Write a new attachment; that it uses its blob is counted before, by `use`."""
     tx.execute(
         "INSERT INTO attachments (tenant, id, user_id, name, media_type, kind, size, digest, width, height, text_chars,"
         " created_at, text) VALUES (:tenant, :id, :user, :name, :media_type, :kind, :size, :digest, :width, :height,"
@@ -48,7 +48,6 @@ def insert(tx: Tx, attachment: AttachmentRecord, text: str | None) -> None:
             "text_chars": attachment.text_chars, "now": attachment.created_at, "text": text,
         },
     )  # fmt: skip
-    use(tx, attachment.digest, 1)
 
 
 def by_id(tx: Tx, attachment_id: str, user_id: str) -> AttachmentRecord | None:
