@@ -19,8 +19,13 @@ ROOMS = {
     "models", "system", "usage", "runs",
 }  # fmt: skip
 BUILT = {
+    "attachments",
+    "batches",
+    "completions",
     "agents",
+    "artifacts",
     "background",
+    "cached_results",
     "cancellations",
     "conversations",
     "memory",
@@ -34,7 +39,7 @@ BUILT = {
 SERVER_ONLY = {"tools"}  # the tools room builds what runs use; its routes come with its resource
 SHARED = {"base", "downloads", "pages", "streams"}
 CLI_ONLY = {
-    "chat", "completion", "login", "main", "output", "profiles", "streaming", "version",
+    "chat", "completion", "items", "login", "main", "output", "profiles", "streaming", "version",
 }  # fmt: skip
 BROAD = {
     "packages/agentflow/src/agentflow/cli/main.py",

@@ -8,8 +8,13 @@ from agentflow import _sync, events, resources
 from agentflow.client import AgentFlow, AsyncAgentFlow
 
 ROOMS = [
+    "attachments",
+    "batches",
+    "completions",
     "agents",
+    "artifacts",
     "background",
+    "cached_results",
     "cancellations",
     "conversations",
     "memory",

@@ -126,6 +126,32 @@ class Settings(BaseModel):
         default=None, ge=0, description="AGENTFLOW_USER_MONTHLY_BUDGET: the same for each user"
     )
 
+    tenant_model_rate_limit: int = Field(
+        default=0,
+        ge=0,
+        le=60_000_000,
+        description="AGENTFLOW_TENANT_MODEL_RATE_LIMIT: model calls a minute of a tenant; 0: no limit",
+    )
+    completion_max_items: int = Field(
+        default=50, gt=0, description="AGENTFLOW_COMPLETION_MAX_ITEMS: items of one request that is answered at once"
+    )
+    completion_concurrency: int = Field(
+        default=16, gt=0, description="AGENTFLOW_COMPLETION_CONCURRENCY: items of such a request under way at a time"
+    )
+    batch_max_items: int = Field(default=1_000_000, gt=0, description="AGENTFLOW_BATCH_MAX_ITEMS: items of a batch")
+    batch_max_file_bytes: int = Field(
+        default=100 * 1024 * 1024, gt=0, description="AGENTFLOW_BATCH_MAX_FILE_BYTES: largest file of items"
+    )
+    batch_concurrency: int = Field(
+        default=256, gt=0, description="AGENTFLOW_BATCH_CONCURRENCY: batch items of one process under way at a time"
+    )
+    batch_tenant_concurrency: int = Field(
+        default=64, gt=0, description="AGENTFLOW_BATCH_TENANT_CONCURRENCY: batch items of a tenant under way at a time"
+    )
+    batch_item_retries: int = Field(
+        default=5, ge=0, description="AGENTFLOW_BATCH_ITEM_RETRIES: further attempts where a provider is busy"
+    )
+
     max_body_bytes: int = Field(
         default=4 * 1024 * 1024, gt=0, description="AGENTFLOW_MAX_BODY_BYTES: largest JSON request"
     )
@@ -133,6 +159,25 @@ class Settings(BaseModel):
         default=500_000,
         gt=0,
         description="AGENTFLOW_MAX_MESSAGE_CHARS: longest chat message",
+    )
+    max_attachment_bytes: int = Field(
+        default=25 * 1024 * 1024, gt=0, description="AGENTFLOW_MAX_ATTACHMENT_BYTES: largest uploaded attachment"
+    )
+    max_attachments_per_run: int = Field(
+        default=10, ge=1, le=100, description="AGENTFLOW_MAX_ATTACHMENTS_PER_RUN: files one run may be given"
+    )
+    attachment_types: str = Field(
+        default="image/*,text/*,application/*,message/*",
+        min_length=1,
+        description="AGENTFLOW_ATTACHMENT_TYPES: media types that are taken, with `*`, separated by commas",
+    )
+    attachment_text_chars: int = Field(
+        default=100_000,
+        gt=0,
+        description="AGENTFLOW_ATTACHMENT_TEXT_CHARS: how much of a document's text a run is given",
+    )
+    max_image_pixels: int = Field(
+        default=50_000_000, gt=0, description="AGENTFLOW_MAX_IMAGE_PIXELS: width times height of an attached image"
     )
     prompt_block_seconds: float = Field(
         default=2.0,
@@ -143,6 +188,12 @@ class Settings(BaseModel):
         default=1000, gt=0, description="AGENTFLOW_MAX_CONCURRENT_RUNS: runs of one process"
     )
     max_streams: int = Field(default=2000, gt=0, description="AGENTFLOW_MAX_STREAMS: open event streams of one process")
+    cached_result_chars: int = Field(
+        default=16_000, gt=0, description="AGENTFLOW_CACHED_RESULT_CHARS: tool results longer than this are kept apart"
+    )
+    cached_result_seconds: float = Field(
+        default=86_400.0, gt=0, description="AGENTFLOW_CACHED_RESULT_SECONDS: how long they are kept"
+    )
     keep_alive_seconds: float = Field(
         default=15.0, gt=0, description="AGENTFLOW_KEEP_ALIVE_SECONDS: comment line in a stream"
     )

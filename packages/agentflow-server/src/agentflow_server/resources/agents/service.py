@@ -35,13 +35,10 @@ _MAIN = {
 }
 _SAMPLING = ("temperature", "max_tokens", "top_p", "frequency_penalty", "presence_penalty", "reasoning_effort")
 _NOT_BUILT = {
-    "attachment_ids": "attachments",
     "knowledge_bases": "knowledge bases",
     "retrieval_options": "knowledge bases",
     "enable_query_rewrite": "knowledge bases",
     "skills": "skills",
-    "artifacts": "artifacts",
-    "image_detail": "attachments",
 }
 
 
