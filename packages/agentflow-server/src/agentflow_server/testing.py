@@ -65,14 +65,14 @@ def local_server(
     Args:
         data: a folder that outlives the server; a temporary one by default.
         providers: model providers by the name they have in model ids, for example `{"test": ScriptedModel(["hi"])}`.
-        settings: fields of `Settings`.
+        settings: fields of `Settings`; requests without credentials are let in unless `dev_auth_bypass=False`.
     """
     with tempfile.TemporaryDirectory(prefix="agentflow-") as temporary:
         folder = data or Path(temporary)
         if default_database is not None:
             settings.setdefault("database_url", default_database(folder))
             settings.setdefault("secret_keys", _TEST_KEY)
-        chosen = Settings(data=folder, dev_auth_bypass=True, port=0, **settings)
+        chosen = Settings(**{"data": folder, "dev_auth_bypass": True, "port": 0, **settings})
         server = create_server(
             chosen, gateway_settings=gateway_settings or GatewaySettings(), providers=providers, clock=clock
         )
