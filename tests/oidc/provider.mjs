@@ -59,6 +59,10 @@ server.listen(0, "127.0.0.1", () => {
     counts.token += 1;
     if (ctx.oidc.params.grant_type === "refresh_token") counts.refresh += 1;
   });
+  provider.use(async (ctx, next) => {
+    await next();
+    if (ctx.path === "/device/auth" && ctx.body?.device_code) ctx.body = { ...ctx.body, interval: 1 };
+  });
   const answer = provider.callback();
   server.on("request", (request, response) => {
     if (request.url === "/counts") response.end(JSON.stringify(counts));
