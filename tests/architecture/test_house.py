@@ -19,21 +19,26 @@ ROOMS = {
     "models", "system", "usage", "runs",
 }  # fmt: skip
 BUILT = {
+    "batches",
+    "completions",
     "agents",
-    "subagents",
+    "artifacts",
     "background",
-    "conversations",
+    "cached_results",
     "cancellations",
+    "conversations",
     "memory",
     "models",
-    "system",
+    "prompt_blocks",
     "runs",
+    "subagents",
+    "system",
     "usage",
 }
 SERVER_ONLY = {"tools"}  # the tools room builds what runs use; its routes come with its resource
 SHARED = {"base", "downloads", "pages", "streams"}
 CLI_ONLY = {
-    "chat", "completion", "login", "main", "output", "profiles", "streaming", "version",
+    "chat", "completion", "items", "login", "main", "output", "profiles", "streaming", "version",
 }  # fmt: skip
 BROAD = {
     "packages/agentflow/src/agentflow/cli/main.py",

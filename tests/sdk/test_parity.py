@@ -7,7 +7,22 @@ import pytest
 from agentflow import _sync, events, resources
 from agentflow.client import AgentFlow, AsyncAgentFlow
 
-ROOMS = ["agents", "conversations", "runs", "background", "cancellations", "memory", "models", "system", "usage"]
+ROOMS = [
+    "batches",
+    "completions",
+    "agents",
+    "artifacts",
+    "background",
+    "cached_results",
+    "cancellations",
+    "conversations",
+    "memory",
+    "models",
+    "prompt_blocks",
+    "runs",
+    "system",
+    "usage",
+]
 NESTED = ["subagents"]
 
 

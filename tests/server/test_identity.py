@@ -35,13 +35,12 @@ def issuer() -> Iterator[LocalIssuer]:
 
 
 def trusting(issuer: LocalIssuer, **settings: Any) -> Any:
-    return local_server(
-        **{"dev_auth_bypass": False, "auth0_domain": issuer.url, "auth0_audience": AUDIENCE, **settings}
-    )
+    chosen: dict[str, Any] = {"dev_auth_bypass": False, "auth0_domain": issuer.url, "auth0_audience": AUDIENCE}
+    return local_server(**{**chosen, **settings})
 
 
 def client(server: LocalServer, token: str, **options: Any) -> AgentFlow:
-    return AgentFlow(endpoint=server.endpoint, access_token=token, **{"max_retries": 0, **options})
+    return AgentFlow(endpoint=server.endpoint, access_token=token, max_retries=0, **options)
 
 
 def test_a_token_is_verified_once_and_its_keys_are_fetched_once(issuer: LocalIssuer) -> None:
@@ -242,7 +241,7 @@ def test_no_more_runs_at_once_than_allowed() -> None:
                 next(iter(stream))
                 begun.wait(20)
                 begun.wait(20)
-                user.cancellations.cancel_run(stream.run_id)
+                user.cancellations.cancel_run(stream.run_id or "")
                 results.append("ended")
 
         threads = [threading.Thread(target=hold) for _ in range(2)]

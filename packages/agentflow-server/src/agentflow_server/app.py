@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.types import ASGIApp
 
-from agentflow_server.eventlog import EventLog, Hub, Tail
+from agentflow_server.eventlog import EventLog, Tail
 from agentflow_server.gateway import Gateway, GatewaySettings
 from agentflow_server.gateway.gateway import Provider
+from agentflow_server.ground import Ground, open_ground
 from agentflow_server.http import envelope
 from agentflow_server.http.audit import Audit
 from agentflow_server.http.doorman import Doorman
@@ -19,18 +20,30 @@ from agentflow_server.http.identity import Admit, Identity, current_caller, desc
 from agentflow_server.http.limits import Limits
 from agentflow_server.http.sse import Streams
 from agentflow_server.http.tokens import Tokens
-from agentflow_server.jobs import Worker, ledger
-from agentflow_server.kit.clock import Clock, SystemClock
+from agentflow_server.kit.clock import Clock
 from agentflow_server.kit.secrets import Secrets, open_secrets
 from agentflow_server.kit.settings import Settings
 from agentflow_server.resources.agents import routes as agents_routes
 from agentflow_server.resources.agents.service import AgentsService
+from agentflow_server.resources.artifacts import routes as artifacts_routes
+from agentflow_server.resources.artifacts.service import ArtifactsService
+from agentflow_server.resources.artifacts.tool import Artifacts
 from agentflow_server.resources.background import follow as background_follow
 from agentflow_server.resources.background import routes as background_routes
 from agentflow_server.resources.background.service import BackgroundService
 from agentflow_server.resources.background.tool import BackgroundWork
+from agentflow_server.resources.batches import routes as batches_routes
+from agentflow_server.resources.batches.importer import Importer
+from agentflow_server.resources.batches.runner import BatchRunner
+from agentflow_server.resources.batches.service import BatchesService
+from agentflow_server.resources.batches.webhooks import Webhooks
+from agentflow_server.resources.cached_results import routes as cached_results_routes
+from agentflow_server.resources.cached_results.service import CachedResultsService
+from agentflow_server.resources.cached_results.tool import CachedResults
 from agentflow_server.resources.cancellations import routes as cancellations_routes
 from agentflow_server.resources.cancellations.service import CancellationsService
+from agentflow_server.resources.completions import routes as completions_routes
+from agentflow_server.resources.completions.service import CompletionsService
 from agentflow_server.resources.conversations import follow as conversations_follow
 from agentflow_server.resources.conversations import routes as conversations_routes
 from agentflow_server.resources.conversations.service import ConversationsService
@@ -38,11 +51,15 @@ from agentflow_server.resources.memory import follow as memory_follow
 from agentflow_server.resources.memory import routes as memory_routes
 from agentflow_server.resources.memory.consolidation import Consolidation
 from agentflow_server.resources.memory.recall import Indexes
-from agentflow_server.resources.memory.service import Holder, MemoryContributor, MemoryService
+from agentflow_server.resources.memory.service import Holder, MemoryContributor, MemoryService, core_block
 from agentflow_server.resources.memory.tool import MemoryTools
 from agentflow_server.resources.models import routes as models_routes
 from agentflow_server.resources.models.policy import TenantPolicy
 from agentflow_server.resources.models.service import ModelsService
+from agentflow_server.resources.prompt_blocks import routes as prompt_blocks_routes
+from agentflow_server.resources.prompt_blocks.builtin import DynamicBlock, EntityResolver
+from agentflow_server.resources.prompt_blocks.contribute import PromptBlocksContributor
+from agentflow_server.resources.prompt_blocks.service import PromptBlocksService
 from agentflow_server.resources.runs import routes as runs_routes
 from agentflow_server.resources.runs.service import RunsService
 from agentflow_server.resources.subagents import follow as subagents_follow
@@ -68,7 +85,8 @@ from agentflow_server.runtime.plan import Contributor
 from agentflow_server.runtime.planning import Planning
 from agentflow_server.runtime.runner import KIND, QUEUE, Runner
 from agentflow_server.runtime.tools import Resolvers
-from agentflow_server.storage import Database, open_database
+from agentflow_server.storage import Database
+from agentflow_server.storage.blobs import FolderBlobs
 
 
 @dataclass(slots=True)
@@ -96,28 +114,31 @@ def create_server(
     gateway_settings: GatewaySettings | None = None,
     providers: Mapping[str, Provider] | None = None,
     clock: Clock | None = None,
+    prompt_blocks: Sequence[DynamicBlock] = (),
+    entity_resolvers: Sequence[EntityResolver] = (),
 ) -> Server:
     """Open the database and build the app. Work begins with the app's lifespan.
 
     Args:
         gateway_settings: which model providers are configured; read from the environment by default.
         providers: further model providers by name, for tests and extensions.
+        prompt_blocks, entity_resolvers: functions that write prompt blocks and resolve `context_refs`.
 
     Raises:
         SettingsError: a setting cannot be used, or the data folder is in use.
     """
-    clock = clock or SystemClock()
+    ground = open_ground(settings, clock)
+    db, hub, worker, clock = ground.db, ground.hub, ground.worker, ground.clock
     gateway_settings = gateway_settings or GatewaySettings.from_env(os.environ)
-    db, unlock = open_database(settings)
     secrets = open_secrets(settings)
     gateway, models, usage = _model_rooms(settings, gateway_settings, providers, db, clock, secrets)
-    hub = Hub()
     log, tail = EventLog(db, hub, clock.micros), Tail(db, hub)
-    worker = Worker(db, clock, lease_seconds=settings.lease_seconds)
     tools = ToolsService(clock)
     contributors: list[Contributor] = []
     holders: dict[str, Holder] = {}
-    agents = AgentsService(db, clock, gateway, tools, contributors)
+    blocks = PromptBlocksService(db, clock, (core_block(db), *prompt_blocks), settings.prompt_block_seconds)
+    contributors.append(PromptBlocksContributor(db, clock, blocks, entity_resolvers))
+    agents = AgentsService(db, clock, gateway, tools, blocks, contributors)
     memory = MemoryService(db, clock, settings, worker, agents, Indexes(db, bundled_embedder()), holders)
     Consolidation(db, clock, settings, worker, gateway, agents, memory)
     contributors.append(MemoryContributor(memory))
@@ -129,22 +150,26 @@ def create_server(
     conversations = holders["conversations"] = ConversationsService(db, clock, tail, control, gateway, agents)
     subagents = SubagentsService(db, clock, agents)
     core = _Core(settings, engine, runner, control, tail, resolvers, contributors, conversations)
-    delegation = _delegation(core, subagents)
+    within = (*_outputs(core), *_delegation(core, subagents))
     runs = RunsService(db, clock, settings, tail, worker, runner, agents, subagents)
-    system = SystemService(settings, db, gateway)
+    completions = CompletionsService(settings, gateway)
+    system = SystemService(settings, db, gateway, ground.signals)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
 
     rooms = (
         agents_routes.router(agents),
-        *delegation,
+        *within,
         runs_routes.router(runs, streams),
         conversations_routes.router(conversations, streams),
         cancellations_routes.router(CancellationsService(db, control)),
         memory_routes.router(memory),
         models_routes.router(models),
+        prompt_blocks_routes.router(blocks),
         usage_routes.router(usage),
+        completions_routes.router(completions),
+        _batches(settings, ground, secrets, completions),
     )
-    parts = _Parts(settings, db, unlock, hub, worker, gateway, system, streams)
+    parts = _Parts(settings, ground, gateway, system, streams)
     return _served(parts, _identity(settings, db, clock, agents.admit), rooms)
 
 
@@ -159,10 +184,7 @@ class _Parts:
     """What is begun and ended with the server."""
 
     settings: Settings
-    db: Database
-    unlock: Callable[[], None]
-    hub: Hub
-    worker: Worker
+    ground: Ground
     gateway: Gateway
     system: SystemService
     streams: Streams
@@ -170,29 +192,28 @@ class _Parts:
 
 def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Server:
     """The app around the rooms, and how it begins and ends."""
-    settings, db, worker = parts.settings, parts.db, parts.worker
+    ground = parts.ground
 
     def begin_shutdown() -> None:
-        parts.system.stopping = parts.streams.closing = worker.stopping = True
-        parts.hub.ring_all()
+        parts.system.stopping = parts.streams.closing = ground.worker.stopping = True
+        ground.hub.ring_all()
 
     def close_unused() -> None:
-        asyncio.run(db.close())
-        parts.unlock()
+        asyncio.run(ground.db.close())
+        ground.unlock()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         server.loop = asyncio.get_running_loop()
-        if db.dialect == "sqlite":
-            await db.write(ledger.abandon_leases)
-        worker.start()
+        await ground.begin()
         try:
             yield
         finally:
             begin_shutdown()
+            await ground.stop(parts.settings.shutdown_seconds)
             await identity.aclose()
-            await _close(worker, parts.gateway, db, settings.shutdown_seconds)
-            parts.unlock()
+            await parts.gateway.aclose()
+            await ground.close()
 
     app = FastAPI(title="AgentFlow", version=server_version(), lifespan=lifespan)
     envelope.install(app)
@@ -200,7 +221,8 @@ def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Se
     app.state.identity = identity
     _include(app, *rooms)
     app.include_router(system_routes.router(parts.system))
-    server = Server(Doorman(app, settings.max_body_bytes), app, begin_shutdown, close_unused)
+    uploads = (batches_routes.UPLOADS,)
+    server = Server(Doorman(app, parts.settings.max_body_bytes, uploads), app, begin_shutdown, close_unused)
     return server
 
 
@@ -221,6 +243,19 @@ def _model_rooms(
     gateway = Gateway(gateway_settings, providers, policy=policy, meter=meter)
     models = ModelsService(db, clock, gateway, policy, secrets, allow_private=private)
     return gateway, models, UsageService(db, clock, budgets)
+
+
+def _batches(settings: Settings, ground: Ground, secrets: Secrets, completions: CompletionsService) -> APIRouter:
+    """The batches room, with the jobs it brings."""
+    db, clock, worker = ground.db, ground.clock, ground.worker
+    blobs = FolderBlobs(settings.data / "batch-files")
+    webhooks = Webhooks(db, clock, worker, secrets, allow_private=settings.allow_private_addresses)
+    runner = BatchRunner(db, clock, settings, worker, completions, webhooks)
+    importer = Importer(db, clock, settings, worker, blobs, runner)
+    for part in (webhooks, runner, importer):
+        part.register()
+    service = BatchesService(db, clock, settings, worker, blobs, completions, runner, webhooks)
+    return batches_routes.router(service, blobs, settings.batch_max_file_bytes)
 
 
 def _followers(clock: Clock, settings: Settings) -> tuple[Follower, ...]:
@@ -269,11 +304,18 @@ def _delegation(core: _Core, subagents: SubagentsService) -> list[APIRouter]:
     return [subagents_routes.router(subagents), background_routes.router(background)]
 
 
-async def _close(worker: Worker, gateway: Gateway, db: Database, patience: float) -> None:
-    """Let go of everything, the database last: what is stopped writes where it stands."""
-    await worker.stop(patience)
-    await gateway.aclose()
-    await db.close()
+def _outputs(core: _Core) -> list[APIRouter]:
+    """What runs leave behind besides their answers: artifacts, and results too large for the model."""
+    engine = core.engine
+    artifacts = ArtifactsService(engine.db, engine.clock)
+    making = Artifacts(artifacts, engine.clock)
+    cached = CachedResultsService(engine.db, engine.clock, core.settings)
+    cache = CachedResults(cached)
+    core.contributors.append(making)
+    core.resolvers.add(making, cache)
+    core.resolvers.wrap(cache)
+    core.conversations.erase_with(artifacts.erase, cached.erase)
+    return [artifacts_routes.router(artifacts), cached_results_routes.router(cached)]
 
 
 def _include(app: FastAPI, *rooms: APIRouter) -> None:

@@ -11,20 +11,30 @@ if TYPE_CHECKING:
     import httpx2
 
     from agentflow._sync.agents import Agents
+    from agentflow._sync.artifacts import Artifacts
     from agentflow._sync.background import Background
+    from agentflow._sync.batches import Batches
+    from agentflow._sync.cached_results import CachedResults
     from agentflow._sync.cancellations import Cancellations
+    from agentflow._sync.completions import Completions
     from agentflow._sync.conversations import Conversations
     from agentflow._sync.memory import Memory
     from agentflow._sync.models import Models
+    from agentflow._sync.prompt_blocks import PromptBlocks
     from agentflow._sync.runs import Runs
     from agentflow._sync.system import System
     from agentflow._sync.usage import Usage
     from agentflow.resources.agents import AsyncAgents
+    from agentflow.resources.artifacts import AsyncArtifacts
     from agentflow.resources.background import AsyncBackground
+    from agentflow.resources.batches import AsyncBatches
+    from agentflow.resources.cached_results import AsyncCachedResults
     from agentflow.resources.cancellations import AsyncCancellations
+    from agentflow.resources.completions import AsyncCompletions
     from agentflow.resources.conversations import AsyncConversations
     from agentflow.resources.memory import AsyncMemory
     from agentflow.resources.models import AsyncModels
+    from agentflow.resources.prompt_blocks import AsyncPromptBlocks
     from agentflow.resources.runs import AsyncRuns
     from agentflow.resources.system import AsyncSystem
     from agentflow.resources.usage import AsyncUsage
@@ -186,6 +196,20 @@ class AsyncAgentFlow(_Client):
         return AsyncRuns(self._transport)
 
     @cached_property
+    def artifacts(self) -> "AsyncArtifacts":
+        """Typed things that agents make."""
+        from agentflow.resources.artifacts import AsyncArtifacts
+
+        return AsyncArtifacts(self._transport)
+
+    @cached_property
+    def cached_results(self) -> "AsyncCachedResults":
+        """Large tool results that are kept for a while."""
+        from agentflow.resources.cached_results import AsyncCachedResults
+
+        return AsyncCachedResults(self._transport)
+
+    @cached_property
     def background(self) -> "AsyncBackground":
         """Work that no run waits for."""
         from agentflow.resources.background import AsyncBackground
@@ -214,11 +238,32 @@ class AsyncAgentFlow(_Client):
         return AsyncModels(self._transport)
 
     @cached_property
+    def prompt_blocks(self) -> "AsyncPromptBlocks":
+        """Named pieces of what a model is told."""
+        from agentflow.resources.prompt_blocks import AsyncPromptBlocks
+
+        return AsyncPromptBlocks(self._transport)
+
+    @cached_property
     def usage(self) -> "AsyncUsage":
         """What was used, and what may be used."""
         from agentflow.resources.usage import AsyncUsage
 
         return AsyncUsage(self._transport)
+
+    @cached_property
+    def completions(self) -> "AsyncCompletions":
+        """The same question asked of many items."""
+        from agentflow.resources.completions import AsyncCompletions
+
+        return AsyncCompletions(self._transport)
+
+    @cached_property
+    def batches(self) -> "AsyncBatches":
+        """The same in the background, for very many items."""
+        from agentflow.resources.batches import AsyncBatches
+
+        return AsyncBatches(self._transport)
 
     @cached_property
     def system(self) -> "AsyncSystem":
@@ -292,6 +337,20 @@ class AgentFlow(_Client):
         return Runs(self._transport)
 
     @cached_property
+    def artifacts(self) -> "Artifacts":
+        """Typed things that agents make."""
+        from agentflow._sync.artifacts import Artifacts
+
+        return Artifacts(self._transport)
+
+    @cached_property
+    def cached_results(self) -> "CachedResults":
+        """Large tool results that are kept for a while."""
+        from agentflow._sync.cached_results import CachedResults
+
+        return CachedResults(self._transport)
+
+    @cached_property
     def background(self) -> "Background":
         """Work that no run waits for."""
         from agentflow._sync.background import Background
@@ -320,11 +379,32 @@ class AgentFlow(_Client):
         return Models(self._transport)
 
     @cached_property
+    def prompt_blocks(self) -> "PromptBlocks":
+        """Named pieces of what a model is told."""
+        from agentflow._sync.prompt_blocks import PromptBlocks
+
+        return PromptBlocks(self._transport)
+
+    @cached_property
     def usage(self) -> "Usage":
         """What was used, and what may be used."""
         from agentflow._sync.usage import Usage
 
         return Usage(self._transport)
+
+    @cached_property
+    def completions(self) -> "Completions":
+        """The same question asked of many items."""
+        from agentflow._sync.completions import Completions
+
+        return Completions(self._transport)
+
+    @cached_property
+    def batches(self) -> "Batches":
+        """The same in the background, for very many items."""
+        from agentflow._sync.batches import Batches
+
+        return Batches(self._transport)
 
     @cached_property
     def system(self) -> "System":

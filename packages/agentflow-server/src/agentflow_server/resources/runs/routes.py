@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
+from agentflow.types.prompt_blocks import PromptPreview
 from agentflow.types.runs import ChatRequest, Run, RunResult
 from fastapi import APIRouter, Header, Response
 from pydantic_core import to_json
@@ -34,6 +35,11 @@ def router(service: RunsService, streams: Streams) -> APIRouter:
     async def run_subagent(caller: CurrentCaller, agent_id: str, subagent_id: str, body: ChatRequest) -> Response:
         """Run a sub-agent itself, as the root of its run."""
         return await _answer(service, streams, body, lambda: service.run_subagent(caller, agent_id, subagent_id, body))
+
+    @routes.post("/agent/{agent_id}/chat/preview")
+    async def preview(caller: CurrentCaller, agent_id: str, body: ChatRequest) -> PromptPreview:
+        """The whole prompt a chat request would send, part by part; nothing is stored or sent."""
+        return await service.preview(caller, agent_id, body)
 
     @routes.get("/runs/{run_id}")
     async def retrieve(caller: CurrentCaller, run_id: str) -> Run:
