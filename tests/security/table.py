@@ -31,6 +31,9 @@ SUBAGENT = {"agent_id": "tenant", "subagent_id": "tenant"}
 CONVERSATION = {"conversation_id": "user"}
 RUN = {"run_id": "user"}
 TASK = {"task_id": "user"}
+ARTIFACT = {"artifact_id": "user"}
+BATCH = {"batch_id": "user"}
+NAME = {"name": "tenant"}
 
 TABLE: dict[str, Row] = {
     "GET /": PUBLIC,
@@ -80,6 +83,40 @@ TABLE: dict[str, Row] = {
     "GET /api/v1/conversations/{conversation_id}/watch": Row("conversations", CONVERSATION),
     "GET /api/v1/runs/{run_id}": Row("conversations", RUN),
     "GET /api/v1/runs/{run_id}/stream": Row("conversations", RUN),
+    "GET /api/v1/conversations/{conversation_id}/cached-results": Row("cached_results", CONVERSATION),
+    "GET /api/v1/conversations/{conversation_id}/cached-results/{cache_id}": Row("cached_results"),
+    "POST /api/v1/agent/{agent_id}/chat/preview": Row("conversations", AGENT, body={"message": "hi"}),
+    "GET /api/v1/agent/{agent_id}/context-blocks": Row(None, AGENT),
+    "GET /api/v1/prompt-blocks": Row("prompt_blocks"),
+    "POST /api/v1/prompt-blocks": Row("prompt_blocks", body={}),
+    "GET /api/v1/prompt-blocks/{name}": Row("prompt_blocks", NAME),
+    "PATCH /api/v1/prompt-blocks/{name}": Row("prompt_blocks", NAME, body={"description": "x"}),
+    "DELETE /api/v1/prompt-blocks/{name}": Row("prompt_blocks", NAME),
+    "POST /api/v1/prompt-blocks/{name}/invalidate-cache": Row("prompt_blocks", NAME),
+    "POST /api/v1/prompt-blocks/{name}/preview": Row("prompt_blocks", NAME, body={}),
+    "GET /api/v1/artifacts": Row("artifacts"),
+    "GET /api/v1/artifacts/types": Row("artifacts"),
+    "PUT /api/v1/artifacts/types/{name}": Row("artifacts", body={}),
+    "DELETE /api/v1/artifacts/types/{name}": Row("artifacts"),
+    "GET /api/v1/artifacts/{artifact_id}": Row("artifacts", ARTIFACT),
+    "POST /api/v1/artifacts/{artifact_id}/actions/{action}": Row("artifacts", ARTIFACT, body={}),
+    "PATCH /api/v1/artifacts/{artifact_id}/content": Row("artifacts", ARTIFACT, body={"content": {"subject": "x"}}),
+    "GET /api/v1/artifacts/{artifact_id}/download": Row("artifacts", ARTIFACT),
+    "PATCH /api/v1/artifacts/{artifact_id}/state": Row("artifacts", ARTIFACT, body={"state": {"note": "x"}}),
+    "GET /api/v1/artifacts/{artifact_id}/versions": Row("artifacts", ARTIFACT),
+    "GET /api/v1/batches": Row("batches"),
+    "POST /api/v1/batches": Row("batches", body={}),
+    "POST /api/v1/files": Row("batches"),
+    "GET /api/v1/batches/{batch_id}": Row("batches", BATCH),
+    "DELETE /api/v1/batches/{batch_id}": Row("batches", BATCH),
+    "POST /api/v1/batches/{batch_id}/cancel": Row("batches", BATCH),
+    "GET /api/v1/batches/{batch_id}/output": Row("batches", BATCH),
+    "POST /api/v1/batches/{batch_id}/retry": Row("batches", BATCH),
+    "POST /api/v1/completions/enrich": Row("completions", body={}),
+    "POST /api/v1/completions/extract": Row("completions", body={}),
+    "POST /api/v1/completions/label": Row("completions", body={}),
+    "POST /api/v1/completions/run": Row("completions", body={}),
+    "POST /api/v1/completions/summarize": Row("completions", body={}),
     "GET /api/v1/memory": Row("memory"),
     "DELETE /api/v1/memory": Row("memory"),
     "GET /api/v1/memory/export": Row("memory"),
@@ -141,6 +178,27 @@ def _task(owner: httpx2.Client) -> dict[str, str]:
     return {"task_id": made["background_tasks"][0]["task_id"]}
 
 
+def _artifact(owner: httpx2.Client) -> dict[str, str]:
+    body = {"name": f"A{uuid.uuid4().hex[:8]}", "artifact_types": ["*"]}
+    agent = _made(owner.post("/api/v1/agents", json=body))["id"]
+    call = '{"type": "email_draft", "title": "x", "content": {"to": ["a@example.org"], "subject": "x", "body": "x"}}'
+    chat = {"message": f"[[tool create_artifact {call}]]", "stream": False}
+    made = _made(owner.post(f"/api/v1/agent/{agent}/chat", json=chat))
+    query = {"conversation_id": made["conversation_id"]}
+    return {"artifact_id": _made(owner.get("/api/v1/artifacts", params=query))["artifacts"][0]["id"]}
+
+
+def _batch(owner: httpx2.Client) -> dict[str, str]:
+    body = {"operation": "label", "items": ["x"], "categories": ["a", "b"]}
+    return {"batch_id": _made(owner.post("/api/v1/batches", json=body))["id"]}
+
+
+def _prompt_block(owner: httpx2.Client) -> dict[str, str]:
+    name = f"block_{uuid.uuid4().hex[:8]}"
+    _made(owner.post("/api/v1/prompt-blocks", json={"name": name, "description": "x", "body": "x"}))
+    return {"name": name}
+
+
 MAKERS: dict[str, Callable[[httpx2.Client], dict[str, str]]] = {
     "agent_id": _agent,
     "subagent_id": _subagent,
@@ -149,4 +207,7 @@ MAKERS: dict[str, Callable[[httpx2.Client], dict[str, str]]] = {
     "conversation_id": _run,
     "message_id": _run,
     "task_id": _task,
+    "artifact_id": _artifact,
+    "batch_id": _batch,
+    "name": _prompt_block,
 }

@@ -76,7 +76,8 @@ def local_server(
         if default_database is not None:
             settings.setdefault("database_url", default_database(folder))
             settings.setdefault("secret_keys", _TEST_KEY)
-        chosen = Settings(**{"data": folder, "dev_auth_bypass": True, "port": 0, **settings})
+        defaults: dict[str, Any] = {"data": folder, "dev_auth_bypass": True, "port": 0}
+        chosen = Settings(**{**defaults, **settings})
         server = create_server(
             chosen,
             gateway_settings=gateway_settings or GatewaySettings(),
