@@ -124,12 +124,10 @@ def test_conversations_synchronously() -> None:
 
 
 async def test_options_of_what_is_not_built_are_refused_by_name() -> None:
-    from agentflow import AsyncAgentFlow, InlinePromptBlock, RetrievalOptions, RunOptions
+    from agentflow import AsyncAgentFlow, InlinePromptBlock, RunOptions
     from agentflow.errors import NotAvailableError
 
     options = {
-        "knowledge_bases": RunOptions(knowledge_bases=["kb_product_docs"]),
-        "retrieval_options": RunOptions(retrieval_options=RetrievalOptions(top_k=8, search_type="hybrid")),
         "prompt_blocks": RunOptions(prompt_blocks=[InlinePromptBlock(name="a", body="Acme", tags=["b"])]),
     }
     async with AsyncAgentFlow.from_profile("local") as client:

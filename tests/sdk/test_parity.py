@@ -7,7 +7,7 @@ import pytest
 from agentflow import _sync, events, resources
 from agentflow.client import AgentFlow, AsyncAgentFlow
 
-ROOMS = ["agents", "conversations", "runs", "cancellations", "memory", "models", "system"]
+ROOMS = ["agents", "conversations", "runs", "cancellations", "knowledge_bases", "memory", "models", "system"]
 
 
 def surface(cls: type) -> dict[str, list[tuple[str, object]]]:

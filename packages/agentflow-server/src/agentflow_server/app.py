@@ -26,6 +26,15 @@ from agentflow_server.resources.cancellations.service import CancellationsServic
 from agentflow_server.resources.conversations import follow as conversations_follow
 from agentflow_server.resources.conversations import routes as conversations_routes
 from agentflow_server.resources.conversations.service import ConversationsService
+from agentflow_server.resources.knowledge_bases import routes as knowledge_bases_routes
+from agentflow_server.resources.knowledge_bases.asking import Asking
+from agentflow_server.resources.knowledge_bases.context import KnowledgeContributor
+from agentflow_server.resources.knowledge_bases.crawl import Crawler
+from agentflow_server.resources.knowledge_bases.embedders import Embedders
+from agentflow_server.resources.knowledge_bases.finding import Finder
+from agentflow_server.resources.knowledge_bases.intake import Intake
+from agentflow_server.resources.knowledge_bases.service import KnowledgeBasesService
+from agentflow_server.resources.knowledge_bases.tool import KnowledgeTools
 from agentflow_server.resources.memory import follow as memory_follow
 from agentflow_server.resources.memory import routes as memory_routes
 from agentflow_server.resources.memory.consolidation import Consolidation
@@ -40,6 +49,8 @@ from agentflow_server.resources.system import routes as system_routes
 from agentflow_server.resources.system.service import SystemService, server_version
 from agentflow_server.resources.tools.service import ToolsService
 from agentflow_server.retrieval.embedding import bundled_embedder
+from agentflow_server.retrieval.index import SearchIndex
+from agentflow_server.retrieval.parse import Parser
 from agentflow_server.runtime.control import Control
 from agentflow_server.runtime.engine import Engine
 from agentflow_server.runtime.history import Histories
@@ -47,6 +58,7 @@ from agentflow_server.runtime.plan import Contributor
 from agentflow_server.runtime.runner import KIND, QUEUE, Runner
 from agentflow_server.runtime.tools import Resolvers
 from agentflow_server.storage import Database, open_database
+from agentflow_server.storage.blobs import FolderBlobs
 
 
 @dataclass(slots=True)
@@ -93,12 +105,23 @@ def create_server(
     tools = ToolsService(clock)
     contributors: list[Contributor] = []
     holders: dict[str, Holder] = {}
-    agents = AgentsService(db, clock, gateway, tools, contributors)
+    parser = Parser()
+    knowledge = _knowledge(settings, db, clock, worker, gateway, parser)
+    agents = AgentsService(db, clock, gateway, tools, knowledge, contributors)
     memory = MemoryService(db, clock, settings, worker, agents, Indexes(db, bundled_embedder()), holders)
     followers = (conversations_follow.follower(clock), memory_follow.follower(clock, settings))
     Consolidation(db, clock, settings, worker, gateway, agents, memory)
-    contributors.append(MemoryContributor(memory))
-    engine = Engine(db, log, gateway, Resolvers(tools, MemoryTools(memory)), Histories(db), worker, clock, followers)
+    contributors += [KnowledgeContributor(knowledge), MemoryContributor(memory)]
+    engine = Engine(
+        db,
+        log,
+        gateway,
+        Resolvers(tools, KnowledgeTools(knowledge), MemoryTools(memory)),
+        Histories(db),
+        worker,
+        clock,
+        followers,
+    )
     runner = Runner(engine)
     worker.register(KIND, runner.handle, queue=QUEUE, concurrency=settings.max_concurrent_runs, concludes=True)
     control = Control(db, worker, clock)
@@ -126,6 +149,7 @@ def create_server(
         finally:
             begin_shutdown()
             await _close(worker, gateway, db, settings.shutdown_seconds)
+            await parser.aclose()
             unlock()
 
     app = FastAPI(title="AgentFlow", version=server_version(), lifespan=lifespan)
@@ -134,6 +158,9 @@ def create_server(
     _include(
         app,
         agents_routes.router(agents),
+        agents_routes.knowledge_router(agents),
+        knowledge_bases_routes.router(knowledge),
+        knowledge_bases_routes.jobs_router(knowledge),
         runs_routes.router(runs, streams),
         conversations_routes.router(conversations, streams),
         cancellations_routes.router(CancellationsService(db, control)),
@@ -141,8 +168,23 @@ def create_server(
         models_routes.router(ModelsService(gateway)),
     )
     app.include_router(system_routes.router(system))
-    server = Server(Doorman(app, settings.max_body_bytes), app, begin_shutdown, close_unused)
+    server = Server(
+        Doorman(app, settings.max_body_bytes, knowledge_bases_routes.UPLOADS), app, begin_shutdown, close_unused
+    )
     return server
+
+
+def _knowledge(
+    settings: Settings, db: Database, clock: Clock, worker: Worker, gateway: Gateway, parser: Parser
+) -> KnowledgeBasesService:
+    blobs = FolderBlobs(settings.data / "blobs" / "knowledge_bases")
+    index = SearchIndex()
+    embedders = Embedders(gateway, settings.embedding_model)
+    crawler = Crawler(allow_private=settings.allow_private_addresses, pause=settings.crawl_pause_seconds)
+    intake = Intake(db, clock, worker, blobs, parser, index, embedders, crawler)
+    finder = Finder(db, clock, index, embedders, Asking(gateway))
+    limit = parser.limits.file_bytes
+    return KnowledgeBasesService(db, clock, worker, blobs, index, embedders, intake, finder, max_file_bytes=limit)
 
 
 async def _close(worker: Worker, gateway: Gateway, db: Database, patience: float) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from agentflow.errors import (
     ModelError,
@@ -24,6 +24,7 @@ from agentflow_server.gateway.catalogue import ModelInfo
 from agentflow_server.gateway.memo import Memo
 from agentflow_server.gateway.messages import (
     AssistantMessage,
+    Attribution,
     DocumentPart,
     ImagePart,
     Message,
@@ -54,6 +55,19 @@ class Provider(Protocol):
 
     async def aclose(self) -> None:
         """Close its connections."""
+        ...
+
+
+@runtime_checkable
+class EmbeddingProvider(Protocol):
+    """A provider that also gives embeddings."""
+
+    async def embed(self, model: str, texts: Sequence[str]) -> list[list[float]]:
+        """One vector a text, in the order of the texts.
+
+        Raises:
+            ModelError: it refused, failed or did not answer.
+        """
         ...
 
 
@@ -111,6 +125,46 @@ class Gateway:
                 if isinstance(chunk, Completed):
                     return chunk
         raise ModelInterruptedError(f"{request.model} ended its answer without saying that it is complete")
+
+    def embeds(self, model_id: str) -> None:
+        """Make sure that a model's provider is configured and gives embeddings.
+
+        Raises:
+            NotFoundError: there is no such provider. NotAvailableError: it is not configured, or has no embeddings.
+        """
+        self._embedding(model_id)
+
+    def _embedding(self, model_id: str) -> tuple[str, EmbeddingProvider, str]:
+        name, provider, model = self._route(model_id)
+        if not isinstance(provider, EmbeddingProvider):
+            raise NotAvailableError(f"{model_id}: {name} gives no embeddings here; OpenAI-compatible providers do")
+        return name, provider, model
+
+    async def embed(
+        self, model_id: str, texts: Sequence[str], *, attribution: Attribution | None = None
+    ) -> list[list[float]]:
+        """Embeddings of texts, one a text; tried again as `stream` is.
+
+        Args:
+            attribution: for whom; every caller that acts for somebody says so.
+
+        Raises:
+            NotFoundError, NotAvailableError: as `embeds`. ModelError: the provider refused, failed or did not answer.
+        """
+        name, provider, model = self._embedding(model_id)
+        slot = self._slots.setdefault(name, asyncio.Semaphore(self._settings.concurrency))
+        attempt = 0
+        while True:
+            try:
+                async with slot, asyncio.timeout(self._settings.idle_timeout):
+                    return await provider.embed(model, texts)
+            except TimeoutError:
+                raise ModelTimeoutError(f"{model_id} gave no embeddings in time") from None
+            except (ModelRateLimitedError, ModelUnavailableError) as error:
+                attempt += 1
+                if attempt > self._settings.retries or (error.retry_after or 0) > 60:
+                    raise
+                await asyncio.sleep(error.retry_after or 0.25 * 2**attempt * random.uniform(0.8, 1.2))
 
     async def _open(
         self, provider: Provider, request: ModelRequest, model: str

@@ -2,9 +2,11 @@
 
 `client.agents`: agents, and running them."""
 
+from functools import cached_property
 from typing import Any
 
 from agentflow.errors import NotFoundError
+from agentflow._sync.knowledge_bases import AgentKnowledgeBases
 from agentflow._sync.pages import Page
 from agentflow._sync.runs import Options, chat_request, run_once, segment
 from agentflow._sync.streams import Stream, new_id
@@ -27,6 +29,11 @@ class Agents:
 
     def __init__(self, transport: SyncTransport) -> None:
         self._transport = transport
+
+    @cached_property
+    def knowledge_bases(self) -> AgentKnowledgeBases:
+        """The knowledge bases of an agent."""
+        return AgentKnowledgeBases(self._transport)
 
     def list(self, *, limit: int = 50, offset: int = 0, name: str | None = None) -> Page[Agent]:
         """A page of agents, oldest first; iterating it walks on through all.

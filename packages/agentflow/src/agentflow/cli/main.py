@@ -16,6 +16,7 @@ COMMANDS = {
     "chat": ("agentflow.cli.chat:chat", "Talk to an agent."),
     "completion": ("agentflow.cli.completion:completion", "Print the completion script of a shell."),
     "conversations": ("agentflow.cli.conversations:conversations", "List, show, search and delete conversations."),
+    "knowledge-bases": ("agentflow.cli.knowledge_bases:knowledge_bases", "Make, fill and search knowledge bases."),
     "login": ("agentflow.cli.login:login", "Sign in and keep it as a profile."),
     "memory": ("agentflow.cli.memory:memory", "Show, search, change and erase what agents keep about you."),
     "models": ("agentflow.cli.models:models", "Show the catalogue of models."),

@@ -1,8 +1,10 @@
 """`client.agents`: agents, and running them."""
 
+from functools import cached_property
 from typing import Any
 
 from agentflow.errors import NotFoundError
+from agentflow.resources.knowledge_bases import AsyncAgentKnowledgeBases
 from agentflow.resources.pages import AsyncPage
 from agentflow.resources.runs import Options, chat_request, run_once, segment
 from agentflow.resources.streams import AsyncStream, new_id
@@ -25,6 +27,11 @@ class AsyncAgents:
 
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
+
+    @cached_property
+    def knowledge_bases(self) -> AsyncAgentKnowledgeBases:
+        """The knowledge bases of an agent."""
+        return AsyncAgentKnowledgeBases(self._transport)
 
     async def list(self, *, limit: int = 50, offset: int = 0, name: str | None = None) -> AsyncPage[Agent]:
         """A page of agents, oldest first; iterating it walks on through all.

@@ -14,7 +14,7 @@ from agentflow_server.storage.errors import StorageUnavailableError
 FEATURES = {
     "agents": True, "conversations": True, "runs": True, "streaming": True, "structured_output": True,
     "cancellations": True, "models": True, "approvals": False, "artifacts": False, "attachments": False,
-    "background": False, "batches": False, "cached_results": False, "completions": False, "knowledge_bases": False,
+    "background": False, "batches": False, "cached_results": False, "completions": False, "knowledge_bases": True,
     "memory": False, "prompt_blocks": False, "questions": False, "subagents": False, "usage": False,
 }  # fmt: skip
 
