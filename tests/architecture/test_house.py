@@ -18,7 +18,20 @@ ROOMS = {
     "cached_results", "approvals", "questions", "artifacts", "batches", "attachments", "background", "cancellations",
     "models", "system", "usage", "runs",
 }  # fmt: skip
-BUILT = {"knowledge_bases", "agents", "conversations", "cancellations", "memory", "models", "system", "runs"}
+BUILT = {
+    "agents",
+    "background",
+    "cancellations",
+    "conversations",
+    "knowledge_bases",
+    "memory",
+    "models",
+    "prompt_blocks",
+    "runs",
+    "subagents",
+    "system",
+    "usage",
+}
 SERVER_ONLY = {"tools"}  # the tools room builds what runs use; its routes come with its resource
 SHARED = {"base", "downloads", "pages", "streams"}
 CLI_ONLY = {

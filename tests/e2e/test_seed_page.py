@@ -53,7 +53,7 @@ def test_explicit_credentials(server: LocalServer, monkeypatch: pytest.MonkeyPat
 
 
 async def test_running_agents_with_options() -> None:
-    from agentflow import AsyncAgentFlow, RunOptions
+    from agentflow import AsyncAgentFlow, InlinePromptBlock, RunOptions
 
     async with AsyncAgentFlow.from_profile("local") as client:
         agent_id = (await client.agents.by_name("MainAgent")).id
@@ -66,6 +66,14 @@ async def test_running_agents_with_options() -> None:
                 model="agentflow/scripted",
                 temperature=0.2,
                 max_tokens=4000,
+                context_refs=[{"system": "crm", "type": "account", "id": "001ABC123"}],  # pyright: ignore[reportArgumentType]  # as printed
+                prompt_blocks=[
+                    InlinePromptBlock(
+                        name="selected_account",
+                        body="Acme Corp, ARR $120k, renewal in 31 days",
+                        tags=["selection", "context"],
+                    )
+                ],
             ),
         )
         print(result.text)
@@ -123,15 +131,21 @@ def test_conversations_synchronously() -> None:
         assert events[-1].content["text"] == "word1 word2 word3"
 
 
-async def test_options_of_what_is_not_built_are_refused_by_name() -> None:
-    from agentflow import AsyncAgentFlow, InlinePromptBlock, RunOptions
-    from agentflow.errors import NotAvailableError
+async def test_runs_look_things_up() -> None:
+    from agentflow import AsyncAgentFlow, RetrievalOptions, RunOptions
+    from agentflow.errors import ValidationError
+    from agentflow.transport.uploads import FilePart
 
-    options = {
-        "prompt_blocks": RunOptions(prompt_blocks=[InlinePromptBlock(name="a", body="Acme", tags=["b"])]),
-    }
+    options = RunOptions(
+        knowledge_bases=["kb_product_docs"], retrieval_options=RetrievalOptions(top_k=8, search_type="hybrid")
+    )
     async with AsyncAgentFlow.from_profile("local") as client:
         agent_id = (await client.agents.by_name("MainAgent")).id
-        for field, wanted in options.items():
-            with pytest.raises(NotAvailableError, match=field):
-                await client.agents.run(agent_id=agent_id, message="Summarize the Acme account", options=wanted)
+        with pytest.raises(ValidationError, match="kb_product_docs"):
+            await client.agents.run(agent_id=agent_id, message="Summarize the Acme account", options=options)
+        await client.knowledge_bases.create_from_files(
+            id="kb_product_docs", name="Product docs", files=[FilePart("files", b"Acme has ten seats.", "acme.txt")]
+        )
+        result = await client.agents.run(agent_id=agent_id, message="Summarize the Acme account", options=options)
+        assert [citation["source_file"] for citation in result.citations] == ["acme.txt"]
+        await client.knowledge_bases.delete("kb_product_docs")

@@ -7,7 +7,20 @@ import pytest
 from agentflow import _sync, events, resources
 from agentflow.client import AgentFlow, AsyncAgentFlow
 
-ROOMS = ["agents", "conversations", "runs", "cancellations", "knowledge_bases", "memory", "models", "system"]
+ROOMS = [
+    "agents",
+    "background",
+    "cancellations",
+    "conversations",
+    "knowledge_bases",
+    "memory",
+    "models",
+    "prompt_blocks",
+    "runs",
+    "system",
+    "usage",
+]
+NESTED = ["subagents"]
 
 
 def surface(cls: type) -> dict[str, list[tuple[str, object]]]:
@@ -20,7 +33,7 @@ def surface(cls: type) -> dict[str, list[tuple[str, object]]]:
     }
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("room", ROOMS + NESTED)
 def test_resources_are_the_same_in_both_colours(room: str) -> None:
     __import__(f"agentflow.resources.{room}")
     __import__(f"agentflow._sync.{room}")

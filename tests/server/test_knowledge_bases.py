@@ -12,6 +12,7 @@ from agentflow import AgentFlow, RetrievalOptions, RunOptions
 from agentflow.errors import ConflictError, NotFoundError, ValidationError
 from agentflow.events import ToolFinished
 from agentflow.transport.uploads import FilePart
+from agentflow_server.gateway.messages import TextPart, UserMessage
 from agentflow_server.gateway.settings import Endpoint, GatewaySettings
 from agentflow_server.testing import LocalServer, Reply, ScriptedModel, local_server
 
@@ -207,9 +208,10 @@ def test_searches_refuse_what_does_not_hold(
 
 
 def test_creation_refuses_what_does_not_hold(client: AgentFlow) -> None:
-    for settings, field in (({"embedding_model": "nobody/x"}, "embedding_model"), ({"name": "n" * 201}, "name")):
-        with pytest.raises((ValidationError, ValueError), match=field):
-            client.knowledge_bases.create_from_files(**{"name": "n", "files": [part("a.txt", "a")], **settings})
+    settings: dict[str, Any]
+    for settings in ({"embedding_model": "nobody/x"}, {"chunk_size": 5}, {"overlap_percentage": 0.5}, {"id": "a/b"}):
+        with pytest.raises((ValidationError, ValueError), match=next(iter(settings))):
+            client.knowledge_bases.create_from_files(name="n", files=[part("a.txt", "a")], **settings)
     with pytest.raises(ValidationError, match="files"):
         client.knowledge_bases.create_from_files(name="n", files=[])
     for call in (
@@ -246,7 +248,9 @@ def test_what_a_document_demands_stays_data(library: str, server: LocalServer) -
             options=RunOptions(knowledge_bases=[kb.id], model="spy/m"),
         )
     request = next(one for one in model.requests if "wifi" in str(one.messages[-1]))
-    texts = [one.text for one in request.messages[-1].parts]
+    message = request.messages[-1]
+    assert isinstance(message, UserMessage)
+    texts = [one.text for one in message.parts if isinstance(one, TextPart)]
     hidden = next(text for text in texts if "<passage" in text)
     assert hidden.count("<system_context>") == hidden.count("</system_context>") == 1
     assert hidden.count("</passage>") == 1

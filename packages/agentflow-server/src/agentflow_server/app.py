@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -13,14 +13,22 @@ from agentflow_server.eventlog import EventLog, Hub, Tail
 from agentflow_server.gateway import Gateway, GatewaySettings
 from agentflow_server.gateway.gateway import Provider
 from agentflow_server.http import envelope
+from agentflow_server.http.audit import Audit
 from agentflow_server.http.doorman import Doorman
-from agentflow_server.http.identity import Identity, current_caller
+from agentflow_server.http.identity import Admit, Identity, current_caller, describe
+from agentflow_server.http.limits import Limits
 from agentflow_server.http.sse import Streams
+from agentflow_server.http.tokens import Tokens
 from agentflow_server.jobs import Worker, ledger
 from agentflow_server.kit.clock import Clock, SystemClock
+from agentflow_server.kit.secrets import Secrets, open_secrets
 from agentflow_server.kit.settings import Settings
 from agentflow_server.resources.agents import routes as agents_routes
 from agentflow_server.resources.agents.service import AgentsService
+from agentflow_server.resources.background import follow as background_follow
+from agentflow_server.resources.background import routes as background_routes
+from agentflow_server.resources.background.service import BackgroundService
+from agentflow_server.resources.background.tool import BackgroundWork
 from agentflow_server.resources.cancellations import routes as cancellations_routes
 from agentflow_server.resources.cancellations.service import CancellationsService
 from agentflow_server.resources.conversations import follow as conversations_follow
@@ -28,7 +36,7 @@ from agentflow_server.resources.conversations import routes as conversations_rou
 from agentflow_server.resources.conversations.service import ConversationsService
 from agentflow_server.resources.knowledge_bases import routes as knowledge_bases_routes
 from agentflow_server.resources.knowledge_bases.asking import Asking
-from agentflow_server.resources.knowledge_bases.context import KnowledgeContributor
+from agentflow_server.resources.knowledge_bases.contribute import KnowledgeContributor
 from agentflow_server.resources.knowledge_bases.crawl import Crawler
 from agentflow_server.resources.knowledge_bases.embedders import Embedders
 from agentflow_server.resources.knowledge_bases.finding import Finder
@@ -42,19 +50,37 @@ from agentflow_server.resources.memory.recall import Indexes
 from agentflow_server.resources.memory.service import Holder, MemoryContributor, MemoryService
 from agentflow_server.resources.memory.tool import MemoryTools
 from agentflow_server.resources.models import routes as models_routes
+from agentflow_server.resources.models.policy import TenantPolicy
 from agentflow_server.resources.models.service import ModelsService
+from agentflow_server.resources.prompt_blocks import routes as prompt_blocks_routes
+from agentflow_server.resources.prompt_blocks.builtin import DynamicBlock, EntityResolver
+from agentflow_server.resources.prompt_blocks.contribute import PromptBlocksContributor
+from agentflow_server.resources.prompt_blocks.service import PromptBlocksService
 from agentflow_server.resources.runs import routes as runs_routes
 from agentflow_server.resources.runs.service import RunsService
+from agentflow_server.resources.subagents import follow as subagents_follow
+from agentflow_server.resources.subagents import routes as subagents_routes
+from agentflow_server.resources.subagents.service import SubagentsService
+from agentflow_server.resources.subagents.tool import Delegations
 from agentflow_server.resources.system import routes as system_routes
 from agentflow_server.resources.system.service import SystemService, server_version
 from agentflow_server.resources.tools.service import ToolsService
+from agentflow_server.resources.usage import routes as usage_routes
+from agentflow_server.resources.usage.budgets import Defaults, nano
+from agentflow_server.resources.usage.meter import UsageMeter
+from agentflow_server.resources.usage.service import UsageService
 from agentflow_server.retrieval.embedding import bundled_embedder
 from agentflow_server.retrieval.index import SearchIndex
 from agentflow_server.retrieval.parse import Parser
+from agentflow_server.runtime.children import Children
 from agentflow_server.runtime.control import Control
-from agentflow_server.runtime.engine import Engine
+from agentflow_server.runtime.detached import KIND as DETACHED_KIND
+from agentflow_server.runtime.detached import QUEUE as DETACHED_QUEUE
+from agentflow_server.runtime.detached import Detached
+from agentflow_server.runtime.engine import Engine, Follower
 from agentflow_server.runtime.history import Histories
 from agentflow_server.runtime.plan import Contributor
+from agentflow_server.runtime.planning import Planning
 from agentflow_server.runtime.runner import KIND, QUEUE, Runner
 from agentflow_server.runtime.tools import Resolvers
 from agentflow_server.storage import Database, open_database
@@ -86,57 +112,100 @@ def create_server(
     gateway_settings: GatewaySettings | None = None,
     providers: Mapping[str, Provider] | None = None,
     clock: Clock | None = None,
+    prompt_blocks: Sequence[DynamicBlock] = (),
+    entity_resolvers: Sequence[EntityResolver] = (),
 ) -> Server:
     """Open the database and build the app. Work begins with the app's lifespan.
 
     Args:
         gateway_settings: which model providers are configured; read from the environment by default.
         providers: further model providers by name, for tests and extensions.
+        prompt_blocks, entity_resolvers: functions that write prompt blocks and resolve `context_refs`.
 
     Raises:
         SettingsError: a setting cannot be used, or the data folder is in use.
     """
     clock = clock or SystemClock()
-    gateway = Gateway(gateway_settings or GatewaySettings.from_env(os.environ), providers)
+    gateway_settings = gateway_settings or GatewaySettings.from_env(os.environ)
     db, unlock = open_database(settings)
+    secrets = open_secrets(settings)
+    gateway, models, usage = _model_rooms(settings, gateway_settings, providers, db, clock, secrets)
     hub = Hub()
     log, tail = EventLog(db, hub, clock.micros), Tail(db, hub)
     worker = Worker(db, clock, lease_seconds=settings.lease_seconds)
     tools = ToolsService(clock)
     contributors: list[Contributor] = []
     holders: dict[str, Holder] = {}
+    blocks = PromptBlocksService(db, clock, prompt_blocks, settings.prompt_block_seconds)
+    contributors.append(PromptBlocksContributor(db, clock, blocks, entity_resolvers))
     parser = Parser()
     knowledge = _knowledge(settings, db, clock, worker, gateway, parser)
-    agents = AgentsService(db, clock, gateway, tools, knowledge, contributors)
+    agents = AgentsService(db, clock, gateway, tools, blocks, knowledge, contributors)
     memory = MemoryService(db, clock, settings, worker, agents, Indexes(db, bundled_embedder()), holders)
-    followers = (conversations_follow.follower(clock), memory_follow.follower(clock, settings))
     Consolidation(db, clock, settings, worker, gateway, agents, memory)
     contributors += [KnowledgeContributor(knowledge), MemoryContributor(memory)]
-    engine = Engine(
-        db,
-        log,
-        gateway,
-        Resolvers(tools, KnowledgeTools(knowledge), MemoryTools(memory)),
-        Histories(db),
-        worker,
-        clock,
-        followers,
-    )
+    resolvers = Resolvers(tools, Planning(), KnowledgeTools(knowledge), MemoryTools(memory))
+    engine = Engine(db, log, gateway, resolvers, Histories(db), worker, clock, _followers(clock, settings))
     runner = Runner(engine)
     worker.register(KIND, runner.handle, queue=QUEUE, concurrency=settings.max_concurrent_runs, concludes=True)
     control = Control(db, worker, clock)
     conversations = holders["conversations"] = ConversationsService(db, clock, tail, control, gateway, agents)
-    runs = RunsService(db, clock, settings, tail, worker, runner, agents)
+    subagents = SubagentsService(db, clock, agents)
+    core = _Core(settings, engine, runner, control, tail, resolvers, contributors, conversations)
+    delegation = _delegation(core, subagents)
+    runs = RunsService(db, clock, settings, tail, worker, runner, agents, subagents)
     system = SystemService(settings, db, gateway)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
 
+    rooms = (
+        agents_routes.router(agents),
+        agents_routes.knowledge_router(agents),
+        *knowledge_bases_routes.routers(knowledge),
+        *delegation,
+        runs_routes.router(runs, streams),
+        conversations_routes.router(conversations, streams),
+        cancellations_routes.router(CancellationsService(db, control)),
+        memory_routes.router(memory),
+        models_routes.router(models),
+        prompt_blocks_routes.router(blocks),
+        usage_routes.router(usage),
+    )
+    parts = _Parts(settings, db, unlock, hub, worker, gateway, system, streams, parser)
+    return _served(parts, _identity(settings, db, clock, agents.admit), rooms)
+
+
+def _identity(settings: Settings, db: Database, clock: Clock, admit: Admit) -> Identity:
+    """The door: nobody in who is not known, nobody more often than allowed."""
+    limits = Limits(db, clock, tenant=settings.tenant_rate_limit, principal=settings.principal_rate_limit)
+    return Identity(settings, Tokens(settings, clock), limits, Audit(db, clock, settings.audit_days), admit)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What is begun and ended with the server."""
+
+    settings: Settings
+    db: Database
+    unlock: Callable[[], None]
+    hub: Hub
+    worker: Worker
+    gateway: Gateway
+    system: SystemService
+    streams: Streams
+    parser: Parser
+
+
+def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Server:
+    """The app around the rooms, and how it begins and ends."""
+    settings, db, worker = parts.settings, parts.db, parts.worker
+
     def begin_shutdown() -> None:
-        system.stopping = streams.closing = worker.stopping = True
-        hub.ring_all()
+        parts.system.stopping = parts.streams.closing = worker.stopping = True
+        parts.hub.ring_all()
 
     def close_unused() -> None:
         asyncio.run(db.close())
-        unlock()
+        parts.unlock()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
@@ -148,26 +217,17 @@ def create_server(
             yield
         finally:
             begin_shutdown()
-            await _close(worker, gateway, db, settings.shutdown_seconds)
-            await parser.aclose()
-            unlock()
+            await identity.aclose()
+            await _close(worker, parts.gateway, db, settings.shutdown_seconds)
+            await parts.parser.aclose()
+            parts.unlock()
 
     app = FastAPI(title="AgentFlow", version=server_version(), lifespan=lifespan)
     envelope.install(app)
-    app.state.identity = Identity(settings, agents.admit)
-    _include(
-        app,
-        agents_routes.router(agents),
-        agents_routes.knowledge_router(agents),
-        knowledge_bases_routes.router(knowledge),
-        knowledge_bases_routes.jobs_router(knowledge),
-        runs_routes.router(runs, streams),
-        conversations_routes.router(conversations, streams),
-        cancellations_routes.router(CancellationsService(db, control)),
-        memory_routes.router(memory),
-        models_routes.router(ModelsService(gateway)),
-    )
-    app.include_router(system_routes.router(system))
+    describe(app)
+    app.state.identity = identity
+    _include(app, *rooms)
+    app.include_router(system_routes.router(parts.system))
     server = Server(
         Doorman(app, settings.max_body_bytes, knowledge_bases_routes.UPLOADS), app, begin_shutdown, close_unused
     )
@@ -178,13 +238,77 @@ def _knowledge(
     settings: Settings, db: Database, clock: Clock, worker: Worker, gateway: Gateway, parser: Parser
 ) -> KnowledgeBasesService:
     blobs = FolderBlobs(settings.data / "blobs" / "knowledge_bases")
-    index = SearchIndex()
-    embedders = Embedders(gateway, settings.embedding_model)
+    index, embedders = SearchIndex(), Embedders(gateway, settings.embedding_model)
     crawler = Crawler(allow_private=settings.allow_private_addresses, pause=settings.crawl_pause_seconds)
     intake = Intake(db, clock, worker, blobs, parser, index, embedders, crawler)
     finder = Finder(db, clock, index, embedders, Asking(gateway))
     limit = parser.limits.file_bytes
     return KnowledgeBasesService(db, clock, worker, blobs, index, embedders, intake, finder, max_file_bytes=limit)
+
+
+def _model_rooms(
+    settings: Settings,
+    gateway_settings: GatewaySettings,
+    providers: Mapping[str, Provider] | None,
+    db: Database,
+    clock: Clock,
+    secrets: Secrets,
+) -> tuple[Gateway, ModelsService, UsageService]:
+    """The gateway between the rooms that rule it: models says who may ask what, usage counts and keeps budgets."""
+    caps = (settings.tenant_monthly_budget, settings.user_monthly_budget)
+    budgets = Defaults(*(None if cap is None else nano(cap) for cap in caps))
+    private = settings.allow_private_addresses
+    policy = TenantPolicy(db, secrets, allow_private=private)
+    meter = UsageMeter(db, clock, budgets, expire_after=gateway_settings.call_timeout + 300)
+    gateway = Gateway(gateway_settings, providers, policy=policy, meter=meter)
+    models = ModelsService(db, clock, gateway, policy, secrets, allow_private=private)
+    return gateway, models, UsageService(db, clock, budgets)
+
+
+def _followers(clock: Clock, settings: Settings) -> tuple[Follower, ...]:
+    """What rooms note in the transaction that ends a run, in this order."""
+    return (
+        conversations_follow.follower(clock),
+        subagents_follow.follower(clock),
+        background_follow.follower(clock),
+        memory_follow.follower(clock, settings),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Core:
+    """What rooms that work within runs are put together from."""
+
+    settings: Settings
+    engine: Engine
+    runner: Runner
+    control: Control
+    tail: Tail
+    resolvers: Resolvers
+    contributors: list[Contributor]
+    conversations: ConversationsService
+
+
+def _delegation(core: _Core, subagents: SubagentsService) -> list[APIRouter]:
+    """Sub-agents, and work that nobody waits for: what runs are given of them, and their routes."""
+    engine = core.engine
+    children = Children(engine, core.runner)
+    delegations = Delegations(subagents, children, background_follow.began)
+    background = BackgroundService(engine.db, engine.clock, core.tail, engine.worker, core.control, children)
+    detached = Detached(engine, background_follow.tool_ended(engine.clock))
+    work = BackgroundWork(engine.db, engine.clock, engine.gateway, background, subagents, detached)
+    engine.worker.register(
+        DETACHED_KIND,
+        detached.handle,
+        queue=DETACHED_QUEUE,
+        concurrency=core.settings.max_concurrent_runs,
+        concludes=True,
+    )
+    core.contributors.extend((delegations, work))
+    core.resolvers.add(delegations, work)
+    core.resolvers.wrap(work)
+    core.conversations.erase_with(background_follow.erase)
+    return [subagents_routes.router(subagents), background_routes.router(background)]
 
 
 async def _close(worker: Worker, gateway: Gateway, db: Database, patience: float) -> None:

@@ -8,9 +8,11 @@ import logging
 from collections.abc import Sequence
 
 from agentflow.errors import AgentFlowError, InternalServerError
+from agentflow.types.prompt_blocks import PromptPreview
 
 from agentflow_server.eventlog import Scope, StoredEvent, runs
-from agentflow_server.jobs import Job, LeaseLostError, Settled, ledger
+from agentflow_server.eventlog.runs import RunHeader
+from agentflow_server.jobs import Job, LeaseLostError, NewJob, Settled, ledger
 from agentflow_server.runtime.conclude import Conclusion
 from agentflow_server.runtime.context import RunContext
 from agentflow_server.runtime.emitter import Emitter
@@ -18,6 +20,7 @@ from agentflow_server.runtime.engine import Engine
 from agentflow_server.runtime.loop import Loop
 from agentflow_server.runtime.opening import opening
 from agentflow_server.runtime.plan import Plan
+from agentflow_server.runtime.preview import preview
 from agentflow_server.runtime.state import RunState, load_state
 from agentflow_server.storage import Tx
 from agentflow_server.storage.errors import StorageUnavailableError
@@ -33,6 +36,21 @@ class Runner:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._accepted: dict[str, RunContext] = {}
+
+    def job(self, run: RunHeader, *, started: bool, waits: bool = False) -> NewJob:
+        """The job of a new run: this process' own (`started`), for whoever is free, or one that waits its turn."""
+        worker = self._engine.worker
+        return NewJob(
+            tenant=run.tenant,
+            kind=KIND,
+            queue=QUEUE,
+            payload={"run_id": run.id},
+            id=run.id,
+            status="waiting" if waits else "ready",
+            owner=worker.owner if started else None,
+            lease_until=worker.lease_until(),
+            max_attempts=1_000,
+        )
 
     def record_opening(self, tx: Tx, context: RunContext) -> list[StoredEvent]:
         """Write the first events of a run inside the transaction that accepts it; then `accept` it."""
@@ -61,6 +79,10 @@ class Runner:
             logger.info("run is driven elsewhere", extra={"run": context.run.id})
         return Settled.BY_HANDLER
 
+    async def preview(self, context: RunContext, *, history: bool) -> PromptPreview:
+        """The prompt of a run that is not started; see `runtime.preview`."""
+        return await preview(self._engine, context, history=history)
+
     async def _load(self, job: Job) -> RunContext | None:
         run = await self._engine.db.read(lambda tx: runs.by_id(tx, job.tenant, job.payload["run_id"]))
         if run is None or run.ended:
@@ -83,8 +105,8 @@ class Runner:
             tools = await engine.resolver.resolve(context)
             loop = Loop(engine, context, emitter, state, history, tools)
             answer = await loop.drive()
-            if answer is not None:
-                await conclusion.completed(answer, history)
+            while answer is not None and not await conclusion.completed(answer, history):
+                answer = await loop.go_on(answer)
         except asyncio.CancelledError:
             if not await self._cancel_requested(context):
                 raise

@@ -10,6 +10,7 @@ from agentflow._sync.knowledge_bases import AgentKnowledgeBases
 from agentflow._sync.pages import Page
 from agentflow._sync.runs import Options, chat_request, run_once, segment
 from agentflow._sync.streams import Stream, new_id
+from agentflow._sync.subagents import Subagents
 from agentflow.transport.drivers import SyncTransport
 from agentflow.transport.request import Request, Timeout
 from agentflow.types.agents import (
@@ -21,6 +22,7 @@ from agentflow.types.agents import (
     AgentStats,
     AgentUpdate,
 )
+from agentflow.types.prompt_blocks import PromptBlockPage
 from agentflow.types.runs import RunResult
 
 
@@ -34,6 +36,11 @@ class Agents:
     def knowledge_bases(self) -> AgentKnowledgeBases:
         """The knowledge bases of an agent."""
         return AgentKnowledgeBases(self._transport)
+
+    @cached_property
+    def subagents(self) -> Subagents:
+        """Agents that other agents may call."""
+        return Subagents(self._transport)
 
     def list(self, *, limit: int = 50, offset: int = 0, name: str | None = None) -> Page[Agent]:
         """A page of agents, oldest first; iterating it walks on through all.
@@ -118,6 +125,15 @@ class Agents:
             NotFoundError: there is no such agent.
         """
         return self._transport.call(Request("GET", _path(agent_id, "/config"), repeatable=True), AgentConfig)
+
+    def context_blocks(self, agent_id: str) -> PromptBlockPage:
+        """The prompt blocks that runs of an agent are given, in their order.
+
+        Raises:
+            NotFoundError: there is no such agent.
+        """
+        request = Request("GET", _path(agent_id, "/context-blocks"), repeatable=True)
+        return self._transport.call(request, PromptBlockPage)
 
     def stats(self) -> AgentStats:
         """How many agents and tools the tenant has."""

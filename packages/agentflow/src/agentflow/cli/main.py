@@ -12,18 +12,25 @@ import click
 
 COMMANDS = {
     "agents": ("agentflow.cli.agents:agents", "List, show, change and run agents."),
+    "background": ("agentflow.cli.background:background", "Look after work that no run waits for."),
     "cancellations": ("agentflow.cli.cancellations:cancellations", "Stop what is running."),
     "chat": ("agentflow.cli.chat:chat", "Talk to an agent."),
     "completion": ("agentflow.cli.completion:completion", "Print the completion script of a shell."),
     "conversations": ("agentflow.cli.conversations:conversations", "List, show, search and delete conversations."),
     "knowledge-bases": ("agentflow.cli.knowledge_bases:knowledge_bases", "Make, fill and search knowledge bases."),
     "login": ("agentflow.cli.login:login", "Sign in and keep it as a profile."),
+    "logout": ("agentflow.cli.login:logout", "Forget a profile's tokens and secrets."),
     "memory": ("agentflow.cli.memory:memory", "Show, search, change and erase what agents keep about you."),
-    "models": ("agentflow.cli.models:models", "Show the catalogue of models."),
+    "models": ("agentflow.cli.models:models", "Show the models, choose one, set policy and keys."),
     "profiles": ("agentflow.cli.profiles:profiles", "List, show, choose and remove profiles."),
+    "prompt-blocks": ("agentflow.cli.prompt_blocks:prompt_blocks", "List, show, change and try prompt blocks."),
     "runs": ("agentflow.cli.runs:runs", "Show a run, or follow it."),
+    "subagents": ("agentflow.cli.subagents:subagents", "Let agents call other agents."),
     "system": ("agentflow.cli.system:system", "Ask the server how it is."),
+    "token": ("agentflow.cli.login:token", "Print an access token for scripts."),
+    "usage": ("agentflow.cli.usage:usage", "Show what was used, and what may be used."),
     "version": ("agentflow.cli.version:version", "Print the version."),
+    "whoami": ("agentflow.cli.login:whoami", "Show who you are to the server."),
 }
 PLUGINS = "agentflow.cli"
 

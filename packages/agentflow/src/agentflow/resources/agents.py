@@ -8,6 +8,7 @@ from agentflow.resources.knowledge_bases import AsyncAgentKnowledgeBases
 from agentflow.resources.pages import AsyncPage
 from agentflow.resources.runs import Options, chat_request, run_once, segment
 from agentflow.resources.streams import AsyncStream, new_id
+from agentflow.resources.subagents import AsyncSubagents
 from agentflow.transport.drivers import AsyncTransport
 from agentflow.transport.request import Request, Timeout
 from agentflow.types.agents import (
@@ -19,6 +20,7 @@ from agentflow.types.agents import (
     AgentStats,
     AgentUpdate,
 )
+from agentflow.types.prompt_blocks import PromptBlockPage
 from agentflow.types.runs import RunResult
 
 
@@ -32,6 +34,11 @@ class AsyncAgents:
     def knowledge_bases(self) -> AsyncAgentKnowledgeBases:
         """The knowledge bases of an agent."""
         return AsyncAgentKnowledgeBases(self._transport)
+
+    @cached_property
+    def subagents(self) -> AsyncSubagents:
+        """Agents that other agents may call."""
+        return AsyncSubagents(self._transport)
 
     async def list(self, *, limit: int = 50, offset: int = 0, name: str | None = None) -> AsyncPage[Agent]:
         """A page of agents, oldest first; iterating it walks on through all.
@@ -116,6 +123,15 @@ class AsyncAgents:
             NotFoundError: there is no such agent.
         """
         return await self._transport.call(Request("GET", _path(agent_id, "/config"), repeatable=True), AgentConfig)
+
+    async def context_blocks(self, agent_id: str) -> PromptBlockPage:
+        """The prompt blocks that runs of an agent are given, in their order.
+
+        Raises:
+            NotFoundError: there is no such agent.
+        """
+        request = Request("GET", _path(agent_id, "/context-blocks"), repeatable=True)
+        return await self._transport.call(request, PromptBlockPage)
 
     async def stats(self) -> AgentStats:
         """How many agents and tools the tenant has."""

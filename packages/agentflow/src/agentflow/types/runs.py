@@ -8,6 +8,7 @@ from pydantic import Field
 from agentflow.types.agents import Effort
 from agentflow.types.base import RequestModel, ResponseModel
 from agentflow.types.knowledge_bases import SearchOptions
+from agentflow.types.prompt_blocks import MAX_BODY, BlockName, Tags
 
 Id = Field(default=None, min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_.:|@\-]+$")
 
@@ -15,9 +16,9 @@ Id = Field(default=None, min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_.:|
 class InlinePromptBlock(RequestModel):
     """Text for the model only, wrapped in `<name>…</name>` and kept with the turn."""
 
-    name: str = Field(min_length=1, max_length=100)
-    body: str = Field(max_length=200_000)
-    tags: list[str] | None = None
+    name: BlockName
+    body: str = Field(max_length=MAX_BODY)
+    tags: Tags | None = None
 
 
 class MemoryPolicy(RequestModel):
@@ -51,6 +52,7 @@ class RunOptions(RequestModel):
         verbose: also stream the events of tools and sub-agents, and usage.
         model, temperature, max_tokens, …: in place of the agent's own, for this run.
         max_turns: most model calls of the run.
+        enable_planning, enable_reflection, max_reflection_attempts: in place of the agent's own.
         selected_tools: only these of the agent's tools. client_timezone: IANA name.
         session_context: facts about the session for the model only.
         source, source_id, source_metadata: where the conversation comes from; used by listings.
@@ -63,7 +65,7 @@ class RunOptions(RequestModel):
     retrieval_options: RetrievalOptions | None = None
     skills: list[str] | None = None
     artifacts: list[str] | None = None
-    context_refs: list[ContextRef] | None = None
+    context_refs: list[ContextRef] | None = Field(default=None, max_length=50)
     prompt_blocks: list[InlinePromptBlock] | None = Field(default=None, max_length=50)
     memory_policy: MemoryPolicy | None = None
     model: str | None = Field(default=None, min_length=1, max_length=300)
@@ -78,6 +80,7 @@ class RunOptions(RequestModel):
     image_detail: Literal["auto", "low", "high"] | None = None
     enable_planning: bool | None = None
     enable_reflection: bool | None = None
+    max_reflection_attempts: int | None = Field(default=None, ge=0, le=10)
     enable_query_rewrite: bool | None = None
     selected_tools: list[str] | None = None
     client_timezone: str | None = Field(default=None, max_length=100)

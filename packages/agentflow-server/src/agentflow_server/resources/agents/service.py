@@ -2,28 +2,28 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from agentflow.errors import ConflictError, NotAvailableError, NotFoundError, ValidationError
 from agentflow.types.agents import Agent, AgentConfig, AgentCreate, AgentPage, AgentStats, AgentUpdate, Capabilities
 from agentflow.types.knowledge_bases import AssignedKnowledgeBases, SearchRequest, SearchResult
+from agentflow.types.prompt_blocks import PromptBlock
 from agentflow.types.runs import ChatRequest
-from pydantic_core import to_json
 
 from agentflow_server.gateway import Gateway
-from agentflow_server.gateway.messages import TextPart, UserMessage
+from agentflow_server.gateway.messages import TextPart, UserMessage, tagged
 from agentflow_server.http.identity import Caller
 from agentflow_server.kit.clock import Clock, to_datetime
 from agentflow_server.kit.ids import new_id
 from agentflow_server.resources.agents import store
 from agentflow_server.resources.agents.store import AgentRecord
 from agentflow_server.resources.knowledge_bases.service import KnowledgeBasesService
+from agentflow_server.resources.prompt_blocks.service import PromptBlocksService
 from agentflow_server.resources.tools.service import DEFAULT_TOOLS, ToolsService
 from agentflow_server.runtime.plan import Contribution, Contributor, OutputSpec, Plan, PlanAsk
 from agentflow_server.runtime.structured import schema_problem
-from agentflow_server.storage import Database, Tx
+from agentflow_server.storage import Database, Tx, audit
+from agentflow_server.storage.audit import AuditEntry
 from agentflow_server.storage.idempotency import once
 
 MAIN_AGENT = "MainAgent"
@@ -39,11 +39,7 @@ _NOT_BUILT = {
     "attachment_ids": "attachments",
     "skills": "skills",
     "artifacts": "artifacts",
-    "context_refs": "context references",
-    "prompt_blocks": "prompt blocks",
     "image_detail": "attachments",
-    "enable_planning": "planning",
-    "enable_reflection": "reflection",
 }
 
 
@@ -56,6 +52,7 @@ class AgentsService:
         clock: Clock,
         gateway: Gateway,
         tools: ToolsService,
+        prompt_blocks: PromptBlocksService,
         knowledge: KnowledgeBasesService,
         contributors: Sequence[Contributor] = (),
     ) -> None:
@@ -64,21 +61,30 @@ class AgentsService:
         self._gateway = gateway
         self._tools = tools
         self._knowledge = knowledge
+        self._prompt_blocks = prompt_blocks
         self._contributors = contributors
         self._known_tenants: set[str] = set()
 
-    async def admit(self, caller: Caller) -> None:
-        """Set up a tenant that is seen for the first time: it gets its `MainAgent`."""
+    async def admit(self, caller: Caller, allowed: bool) -> bool:
+        """Whether a tenant is set up. One that is seen for the first time is, if `allowed`: it gets its `MainAgent`."""
         if caller.tenant in self._known_tenants:
-            return
+            return True
+        tenant = self._db.tenant(caller.tenant)
+        if not allowed and not await tenant.read(store.has_tenant):
+            return False
         now = self._clock.micros()
 
         def unit(tx: Tx) -> None:
             if store.add_tenant(tx, now):
                 store.insert(tx, AgentRecord(new_id(), MAIN_AGENT, dict(_MAIN), now, now))
+                actor = caller.client or caller.user_id
+                audit.append(
+                    tx, AuditEntry(new_id(), now, actor, caller.kind, "tenant.set_up", caller.tenant, 201, None)
+                )
 
-        await self._db.tenant(caller.tenant).write(unit)
+        await tenant.write(unit)
         self._known_tenants.add(caller.tenant)
+        return True
 
     async def list(self, caller: Caller, *, name: str | None, limit: int, offset: int) -> AgentPage:
         """A page of the tenant's agents."""
@@ -113,8 +119,23 @@ class AgentsService:
     async def config(self, caller: Caller, agent_id: str) -> AgentConfig:
         return config_of(await self.record(caller, agent_id))
 
-    async def create(self, caller: Caller, wanted: AgentCreate, key: str | None = None) -> Agent:
+    async def context_blocks(self, caller: Caller, agent_id: str) -> "list[PromptBlock]":
+        """The prompt blocks that runs of an agent are given."""
+        record = await self.record(caller, agent_id)
+        found = await self._prompt_blocks.definitions(caller.tenant)
+        return [definition.block for definition in found if definition.is_for(record.id, record.name)]
+
+    async def create(
+        self,
+        caller: Caller,
+        wanted: AgentCreate,
+        key: str | None = None,
+        also: Callable[[Tx, str], None] | None = None,
+    ) -> Agent:
         """Add an agent; a second request with the same idempotency key gives the agent of the first.
+
+        Args:
+            also: written in the same transaction, with the agent's id.
 
         Raises:
             ConflictError: the name is taken. ValidationError: an unknown tool or model.
@@ -136,6 +157,8 @@ class AgentsService:
             found = store.by_id(tx, agent_id)
             if found is None:
                 raise _unknown(agent_id)
+            if also is not None:
+                also(tx, agent_id)
             return found
 
         return agent_of(await self._db.tenant(caller.tenant).write(unit))
@@ -204,9 +227,6 @@ class AgentsService:
         await self._db.tenant(caller.tenant).write(lambda tx: store.delete(tx, agent_id))
 
     def _check(self, data: dict[str, Any]) -> None:
-        for field in ("enable_planning", "enable_reflection"):
-            if data.get(field):
-                raise _not_built(field)
         names: list[str] = data.get("tools", [])
         known = {ref.name for ref in self._tools.references(names)}
         if unknown := [name for name in names if name not in known]:
@@ -230,12 +250,10 @@ class AgentsService:
             if getattr(request, field):
                 raise _not_built(field)
         config: dict[str, Any] = record.data.get("llm_config", {})
-        model = request.model or config.get("model") or await self._gateway.default_model()
-        self._check_model(model, "model")
+        model = await self._model(caller, request.model, config.get("model"))
         sampling = {name: value for name in _SAMPLING if (value := _either(request, config, name)) is not None}
         if request.reasoning_summary:
             sampling["reasoning_summary"] = request.reasoning_summary
-        settings = {"client_timezone": request.client_timezone} if request.client_timezone else {}
         ask = PlanAsk(
             caller.tenant, caller.user_id, record.id, record.name, record.data, request.message, request, model,
             request.conversation_id,
@@ -253,10 +271,18 @@ class AgentsService:
             tools=(*own, *(ref for one in added for ref in one.tools)),
             max_turns=request.max_turns or record.data.get("max_turns") or 10,
             output=_output(request),
-            settings=settings | {name: value for one in added for name, value in one.settings.items()},
+            settings={name: value for one in added for name, value in one.settings.items()},
             notices=tuple(notice for one in added for notice in one.notices),
             citations=tuple(citation for one in added for citation in one.citations),
+            planning=bool(_either(request, record.data, "enable_planning")),
+            reflections=_reflections(request, record.data),
         )
+
+    async def _model(self, caller: Caller, asked: str | None, own: str | None) -> str:
+        try:
+            return await self._gateway.choose(caller.tenant, caller.user_id, asked=asked, agent=own)
+        except NotFoundError as error:
+            raise _invalid("model", error.message) from None
 
     def _selected(self, record: AgentRecord, request: ChatRequest) -> "list[str]":
         own: list[str] = record.data.get("tools", [])
@@ -268,23 +294,12 @@ class AgentsService:
 
     def _user_message(self, request: ChatRequest, added: "Sequence[Contribution]") -> UserMessage:
         """The message with its hidden context and what is attached in front."""
-        hidden: list[str] = []
-        if request.client_timezone:
-            hidden.append(f"The user's time zone is {_zone(request.client_timezone).key}; it is {self._now(request)}.")
-        if request.session_context:
-            context = request.session_context
-            hidden.append(context if isinstance(context, str) else to_json(context).decode())
-        hidden += [text for one in added for text in one.context]
-        texts = [f"<system_context>\n{text}\n</system_context>" for text in hidden]
-        reminders = [text for one in added for text in one.reminders]
-        texts += [f"<system_reminders>\n{text}\n</system_reminders>" for text in reminders]
+        hidden = [tagged("system_context", text) for one in added for text in one.context]
+        hidden += [tagged("system_events", text) for one in added for text in one.events]
+        hidden += [tagged("system_reminders", text) for one in added for text in one.reminders]
         parts = [part for one in added for part in one.parts]
-        before = [TextPart(text=text) for text in texts]
+        before = [TextPart(text=text) for text in hidden]
         return UserMessage(parts=(*before, *parts, TextPart(text=request.message)))
-
-    def _now(self, request: ChatRequest) -> str:
-        moment: datetime = to_datetime(self._clock.micros()).astimezone(_zone(request.client_timezone or "UTC"))
-        return moment.strftime("%A, %Y-%m-%d %H:%M")
 
 
 def _replace(tx: Tx, agent_id: str, merge: Callable[[AgentRecord], AgentRecord]) -> AgentRecord:
@@ -297,16 +312,17 @@ def _replace(tx: Tx, agent_id: str, merge: Callable[[AgentRecord], AgentRecord])
     return changed
 
 
-def _zone(name: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(name)
-    except (ValueError, OSError, LookupError):
-        raise _invalid("client_timezone", f"{name!r} is not an IANA time zone") from None
-
-
 def _either(request: ChatRequest, config: dict[str, Any], name: str) -> Any:
     value = getattr(request, name)
     return config.get(name) if value is None else value
+
+
+def _reflections(request: ChatRequest, data: dict[str, Any]) -> int:
+    """How often a draft may be sent back: not at all, unless reflection is on."""
+    if not _either(request, data, "enable_reflection"):
+        return 0
+    most = _either(request, data, "max_reflection_attempts")
+    return 1 if most is None else most
 
 
 def _without_none(data: dict[str, Any]) -> dict[str, Any]:
@@ -338,6 +354,7 @@ def agent_of(record: AgentRecord) -> Agent:
         description=data.get("description"),
         icon=data.get("icon"),
         tool_count=len(data.get("tools", ())),
+        sub_agent_count=record.sub_agents,
         capabilities=Capabilities(
             planning=data.get("enable_planning", False), reflection=data.get("enable_reflection", False)
         ),
@@ -351,7 +368,12 @@ def agent_of(record: AgentRecord) -> Agent:
 def config_of(record: AgentRecord) -> AgentConfig:
     """An agent's configuration as the wire shows it."""
     known = {name: value for name, value in record.data.items() if name in AgentConfig.model_fields}
-    own = {"id": record.id, "name": record.name, "tool_count": len(known.get("tools", ()))}
+    own = {
+        "id": record.id,
+        "name": record.name,
+        "tool_count": len(known.get("tools", ())),
+        "sub_agent_count": record.sub_agents,
+    }
     return AgentConfig.model_validate({**known, **own})
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 from agentflow.errors import ConflictError, NotFoundError, ValidationError
@@ -22,7 +23,7 @@ from agentflow_server.eventlog import Part, Reader, StoredEvent, Tail, parts, ru
 from agentflow_server.eventlog.erasure import erase
 from agentflow_server.eventlog.runs import RunHeader
 from agentflow_server.eventlog.tail import end_of, head
-from agentflow_server.gateway import Completed, Gateway, ModelRequest
+from agentflow_server.gateway import Attribution, Completed, Gateway, ModelRequest
 from agentflow_server.gateway.messages import SystemMessage, TextPart, UserMessage
 from agentflow_server.http.identity import Caller
 from agentflow_server.kit.clock import Clock, to_datetime, to_iso
@@ -55,6 +56,11 @@ class ConversationsService:
         self._control = control
         self._gateway = gateway
         self._agents = agents
+        self._erasers: tuple[Callable[[Tx, str], None], ...] = ()
+
+    def erase_with(self, *erasers: Callable[[Tx, str], None]) -> None:
+        """Let other rooms remove what they keep of a conversation, in the transaction that deletes it."""
+        self._erasers = (*self._erasers, *erasers)
 
     async def create(self, caller: Caller, wanted: ConversationCreate) -> ConversationCreated:
         """Begin a conversation, or find the one that has the wanted id.
@@ -164,14 +170,17 @@ class ConversationsService:
         if not found:
             raise ValidationError("the conversation has no messages yet: there is nothing to name")
         config = (await self._agents.config(caller, record.agent_id)).llm_config
-        model = config.get("model") or await self._gateway.default_model()
+        model = await self._gateway.choose(caller.tenant, caller.user_id, agent=config.get("model"), use_case="titles")
         said = "\n".join(f"{message.role}: {message.content[:2000]}" for message in found)
-        title = await self._ask(model, said)
+        title = await self._ask(model, said, Attribution(caller.tenant, caller.user_id, record.agent_id, None, "title"))
         return await self.update(caller, conversation_id, ConversationUpdate(title=derived_title(title)))
 
-    async def _ask(self, model: str, said: str) -> str:
+    async def _ask(self, model: str, said: str, attribution: Attribution) -> str:
         request = ModelRequest(
-            model, (SystemMessage(text=_TITLE_INSTRUCTION), UserMessage(parts=(TextPart(text=said),))), max_tokens=2000
+            model,
+            (SystemMessage(text=_TITLE_INSTRUCTION), UserMessage(parts=(TextPart(text=said),))),
+            max_tokens=2000,
+            attribution=attribution,
         )
         text = ""
         async with self._gateway.stream(request) as chunks:
@@ -190,7 +199,8 @@ class ConversationsService:
             await self._ended(run)
 
         def unit(tx: Tx) -> None:
-            erase(tx, conversation_id)
+            for eraser in (*self._erasers, erase):
+                eraser(tx, conversation_id)
             store.delete(tx, conversation_id)
 
         await self._db.tenant(caller.tenant).write(unit)
@@ -247,7 +257,7 @@ class ConversationsService:
             if record is None:
                 return ConversationSnapshot(deleted=True, last_seq=after)
             newer = [part for part in parts.parts_of(tx, conversation_id, after=after, thread="") if part.visible]
-            active = runs.active_in(tx, caller.tenant, conversation_id)
+            active = [run for run in runs.active_in(tx, caller.tenant, conversation_id) if run.is_root]
             return ConversationSnapshot(
                 conversation=_conversation(record),
                 messages=[_message(conversation_id, part) for part in newer[-_SNAPSHOT_MESSAGES:]],
@@ -261,7 +271,7 @@ class ConversationsService:
 
 
 def _changes(event: StoredEvent) -> bool:
-    return event.type in ("user", "start", "end", "error") and event.call_id == event.root_call_id
+    return event.type in ("user", "start", "end", "error", "background_task") and event.call_id == event.root_call_id
 
 
 def derived_title(message: str) -> str:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from agentflow.errors import ModelError, NotAvailableError, NotFoundError
+from agentflow.errors import APIError
 
 from agentflow_server.gateway import Attribution, Gateway
 from agentflow_server.gateway.catalogue import SCRIPTED
@@ -83,7 +83,11 @@ class Asking:
     async def _ask(
         self, task: str, text: str, model: str | None, attribution: Attribution, warnings: list[str]
     ) -> str | None:
-        chosen = model or await self._gateway.default_model()
+        try:
+            chosen = await self._gateway.choose(attribution.tenant, attribution.user_id, asked=model)
+        except APIError as error:
+            warnings.append(f"no model could be asked: {error.message}")
+            return None
         if chosen == SCRIPTED and model is None:
             warnings.append("no language model is configured: the question was searched as it is")
             return None
@@ -91,7 +95,7 @@ class Asking:
         request = ModelRequest(chosen, messages, temperature=0.0, timeout=_TIMEOUT, attribution=attribution)
         try:
             answer = await self._gateway.complete(request)
-        except (ModelError, NotFoundError, NotAvailableError) as error:
+        except APIError as error:
             warnings.append(f"{chosen} did not help with the search: {error.message}")
             return None
         return answer.message.text.strip() or None

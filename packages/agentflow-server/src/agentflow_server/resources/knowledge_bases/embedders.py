@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from agentflow.errors import ModelError, NotAvailableError, NotFoundError
+from agentflow.errors import APIError, NotAvailableError
 
 from agentflow_server.gateway import Attribution, Gateway
 from agentflow_server.retrieval.embedding import (
@@ -31,11 +31,11 @@ class Embedders:
         self._default = default
         self._bundled = bundled_embedder()
 
-    def chosen(self, wanted: str | None) -> str | None:
+    async def chosen(self, tenant: str, wanted: str | None) -> str | None:
         """The id of the embedder that a new base gets; None if it is searched by words only.
 
         Raises:
-            NotFoundError, NotAvailableError: there is no such embedder here.
+            NotFoundError, NotAvailableError, PermissionDeniedError: there is no such embedder for this tenant.
         """
         name = wanted or self._default
         if name is None:
@@ -48,7 +48,7 @@ class Embedders:
                     f"embedding_model: {BUNDLED_ID} is not installed on this server", hint=f"Install it with: {INSTALL}"
                 )
             return name
-        self._gateway.embeds(name)
+        await self._gateway.embeds(tenant, name)
         return name
 
     def of(self, embedder_id: str | None, tenant: str, user_id: str) -> Embedder | None:
@@ -76,7 +76,7 @@ class _ProviderEmbedder:
             for start in range(0, len(texts), _TEXTS_AT_ONCE):
                 part = list(texts[start : start + _TEXTS_AT_ONCE])
                 rows += await self._gateway.embed(self.id, part, attribution=self._attribution)
-        except (ModelError, NotFoundError, NotAvailableError) as error:
+        except APIError as error:
             raise EmbeddingUnavailableError(f"{self.id} gives no embeddings now: {error.message}") from error
         vectors = np.asarray(rows, np.float32)
         if vectors.ndim != 2 or len(vectors) != len(texts) or not np.isfinite(vectors).all():

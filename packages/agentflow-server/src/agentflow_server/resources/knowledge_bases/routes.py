@@ -34,8 +34,13 @@ _MAX_FILES = 500
 _FORM = {"content": {"multipart/form-data": {"schema": {"type": "object"}}}, "required": True}
 
 
-def router(service: KnowledgeBasesService) -> APIRouter:
+def routers(service: KnowledgeBasesService) -> tuple[APIRouter, APIRouter]:
     """The room's routes."""
+    return _bases_router(service), _jobs_router(service)
+
+
+def _bases_router(service: KnowledgeBasesService) -> APIRouter:
+    """Knowledge bases, their files, and searches."""
     routes = APIRouter(prefix="/knowledge-bases", tags=["knowledge_bases"])
 
     @routes.get("")
@@ -126,7 +131,7 @@ def _documents(routes: APIRouter, service: KnowledgeBasesService) -> None:
         return Response(status_code=204)
 
 
-def jobs_router(service: KnowledgeBasesService) -> APIRouter:
+def _jobs_router(service: KnowledgeBasesService) -> APIRouter:
     """Where ingestion jobs are asked for: beside other batch jobs."""
     routes = APIRouter(prefix="/batches", tags=["knowledge_bases"])
 

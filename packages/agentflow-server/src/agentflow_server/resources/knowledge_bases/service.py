@@ -132,7 +132,7 @@ class KnowledgeBasesService:
             ConflictError: the id is taken. ValidationError: a setting does not hold.
         """
         crawl = isinstance(wanted, CrawlSettings)
-        data = self._settings(wanted)
+        data = await self._settings(caller, wanted)
         now = self._clock.micros()
         base = BaseRecord(wanted.id or f"kb_{new_id()}", data, data["embedding_model"], 1, now, now)
         more: Data = {"url": data["website_url"], "max_depth": data["max_crawl_depth"],
@@ -176,13 +176,13 @@ class KnowledgeBasesService:
             }
         )  # fmt: skip
 
-    def _settings(self, wanted: KnowledgeBaseSettings) -> Data:
+    async def _settings(self, caller: Caller, wanted: KnowledgeBaseSettings) -> Data:
         data = wanted.model_dump(mode="json", exclude={"id", "vector_db_type"})
-        return data | {"embedding_model": self._embedder(wanted.embedding_model)}
+        return data | {"embedding_model": await self._embedder(caller, wanted.embedding_model)}
 
-    def _embedder(self, wanted: str | None) -> str | None:
+    async def _embedder(self, caller: Caller, wanted: str | None) -> str | None:
         try:
-            return self._embedders.chosen(wanted)
+            return await self._embedders.chosen(caller.tenant, wanted)
         except (NotFoundError, NotAvailableError) as error:
             raise ValidationError(
                 f"embedding_model: {error.message}",
@@ -235,7 +235,7 @@ class KnowledgeBasesService:
         """
         fields = changes.model_dump(mode="json", exclude_unset=True)
         if "embedding_model" in fields:
-            fields["embedding_model"] = self._embedder(fields["embedding_model"])
+            fields["embedding_model"] = await self._embedder(caller, fields["embedding_model"])
         now = self._clock.micros()
 
         def unit(tx: Tx) -> bool:

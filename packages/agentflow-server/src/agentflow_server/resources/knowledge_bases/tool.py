@@ -6,7 +6,7 @@ from typing import Any
 from agentflow.types.knowledge_bases import SearchRequest
 
 from agentflow_server.gateway.messages import ToolSpec
-from agentflow_server.resources.knowledge_bases.context import KIND, SEARCH_KNOWLEDGE, citation, marked
+from agentflow_server.resources.knowledge_bases.contribute import KIND, SEARCH_KNOWLEDGE, citation, marked
 from agentflow_server.resources.knowledge_bases.service import KnowledgeBasesService
 from agentflow_server.runtime.context import RunContext
 from agentflow_server.runtime.tools import Tool, ToolInvocation, ToolOutcome
