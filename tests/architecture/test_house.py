@@ -19,6 +19,8 @@ ROOMS = {
     "models", "system", "usage", "runs",
 }  # fmt: skip
 BUILT = {
+    "batches",
+    "completions",
     "agents",
     "background",
     "cancellations",
@@ -35,7 +37,7 @@ BUILT = {
 SERVER_ONLY = {"tools"}  # the tools room builds what runs use; its routes come with its resource
 SHARED = {"base", "downloads", "pages", "streams"}
 CLI_ONLY = {
-    "chat", "completion", "login", "main", "output", "profiles", "streaming", "version",
+    "chat", "completion", "items", "login", "main", "output", "profiles", "streaming", "version",
 }  # fmt: skip
 BROAD = {
     "packages/agentflow/src/agentflow/cli/main.py",

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.types import ASGIApp
 
-from agentflow_server.eventlog import EventLog, Hub, Tail
+from agentflow_server.eventlog import EventLog, Tail
 from agentflow_server.gateway import Gateway, GatewaySettings
 from agentflow_server.gateway.gateway import Provider
+from agentflow_server.ground import Ground, open_ground
 from agentflow_server.http import envelope
 from agentflow_server.http.audit import Audit
 from agentflow_server.http.doorman import Doorman
@@ -19,8 +20,7 @@ from agentflow_server.http.identity import Admit, Identity, current_caller, desc
 from agentflow_server.http.limits import Limits
 from agentflow_server.http.sse import Streams
 from agentflow_server.http.tokens import Tokens
-from agentflow_server.jobs import Worker, ledger
-from agentflow_server.kit.clock import Clock, SystemClock
+from agentflow_server.kit.clock import Clock
 from agentflow_server.kit.secrets import Secrets, open_secrets
 from agentflow_server.kit.settings import Settings
 from agentflow_server.resources.agents import routes as agents_routes
@@ -29,8 +29,15 @@ from agentflow_server.resources.background import follow as background_follow
 from agentflow_server.resources.background import routes as background_routes
 from agentflow_server.resources.background.service import BackgroundService
 from agentflow_server.resources.background.tool import BackgroundWork
+from agentflow_server.resources.batches import routes as batches_routes
+from agentflow_server.resources.batches.importer import Importer
+from agentflow_server.resources.batches.runner import BatchRunner
+from agentflow_server.resources.batches.service import BatchesService
+from agentflow_server.resources.batches.webhooks import Webhooks
 from agentflow_server.resources.cancellations import routes as cancellations_routes
 from agentflow_server.resources.cancellations.service import CancellationsService
+from agentflow_server.resources.completions import routes as completions_routes
+from agentflow_server.resources.completions.service import CompletionsService
 from agentflow_server.resources.conversations import follow as conversations_follow
 from agentflow_server.resources.conversations import routes as conversations_routes
 from agentflow_server.resources.conversations.service import ConversationsService
@@ -83,7 +90,7 @@ from agentflow_server.runtime.plan import Contributor
 from agentflow_server.runtime.planning import Planning
 from agentflow_server.runtime.runner import KIND, QUEUE, Runner
 from agentflow_server.runtime.tools import Resolvers
-from agentflow_server.storage import Database, open_database
+from agentflow_server.storage import Database
 from agentflow_server.storage.blobs import FolderBlobs
 
 
@@ -125,21 +132,19 @@ def create_server(
     Raises:
         SettingsError: a setting cannot be used, or the data folder is in use.
     """
-    clock = clock or SystemClock()
+    ground = open_ground(settings, clock)
+    db, hub, worker, clock = ground.db, ground.hub, ground.worker, ground.clock
     gateway_settings = gateway_settings or GatewaySettings.from_env(os.environ)
-    db, unlock = open_database(settings)
     secrets = open_secrets(settings)
     gateway, models, usage = _model_rooms(settings, gateway_settings, providers, db, clock, secrets)
-    hub = Hub()
     log, tail = EventLog(db, hub, clock.micros), Tail(db, hub)
-    worker = Worker(db, clock, lease_seconds=settings.lease_seconds)
     tools = ToolsService(clock)
     contributors: list[Contributor] = []
     holders: dict[str, Holder] = {}
     blocks = PromptBlocksService(db, clock, prompt_blocks, settings.prompt_block_seconds)
     contributors.append(PromptBlocksContributor(db, clock, blocks, entity_resolvers))
     parser = Parser()
-    knowledge = _knowledge(settings, db, clock, worker, gateway, parser)
+    knowledge = _knowledge(settings, ground, gateway, parser)
     agents = AgentsService(db, clock, gateway, tools, blocks, knowledge, contributors)
     memory = MemoryService(db, clock, settings, worker, agents, Indexes(db, bundled_embedder()), holders)
     Consolidation(db, clock, settings, worker, gateway, agents, memory)
@@ -154,13 +159,14 @@ def create_server(
     core = _Core(settings, engine, runner, control, tail, resolvers, contributors, conversations)
     delegation = _delegation(core, subagents)
     runs = RunsService(db, clock, settings, tail, worker, runner, agents, subagents)
-    system = SystemService(settings, db, gateway)
+    completions = CompletionsService(settings, gateway)
+    system = SystemService(settings, db, gateway, ground.signals)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
 
     rooms = (
         agents_routes.router(agents),
         agents_routes.knowledge_router(agents),
-        *knowledge_bases_routes.routers(knowledge),
+        knowledge_bases_routes.router(knowledge),
         *delegation,
         runs_routes.router(runs, streams),
         conversations_routes.router(conversations, streams),
@@ -169,8 +175,10 @@ def create_server(
         models_routes.router(models),
         prompt_blocks_routes.router(blocks),
         usage_routes.router(usage),
+        completions_routes.router(completions),
+        _batches(settings, ground, secrets, completions, knowledge),
     )
-    parts = _Parts(settings, db, unlock, hub, worker, gateway, system, streams, parser)
+    parts = _Parts(settings, ground, gateway, system, streams, parser)
     return _served(parts, _identity(settings, db, clock, agents.admit), rooms)
 
 
@@ -185,10 +193,7 @@ class _Parts:
     """What is begun and ended with the server."""
 
     settings: Settings
-    db: Database
-    unlock: Callable[[], None]
-    hub: Hub
-    worker: Worker
+    ground: Ground
     gateway: Gateway
     system: SystemService
     streams: Streams
@@ -197,30 +202,29 @@ class _Parts:
 
 def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Server:
     """The app around the rooms, and how it begins and ends."""
-    settings, db, worker = parts.settings, parts.db, parts.worker
+    ground = parts.ground
 
     def begin_shutdown() -> None:
-        parts.system.stopping = parts.streams.closing = worker.stopping = True
-        parts.hub.ring_all()
+        parts.system.stopping = parts.streams.closing = ground.worker.stopping = True
+        ground.hub.ring_all()
 
     def close_unused() -> None:
-        asyncio.run(db.close())
-        parts.unlock()
+        asyncio.run(ground.db.close())
+        ground.unlock()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         server.loop = asyncio.get_running_loop()
-        if db.dialect == "sqlite":
-            await db.write(ledger.abandon_leases)
-        worker.start()
+        await ground.begin()
         try:
             yield
         finally:
             begin_shutdown()
+            await ground.stop(parts.settings.shutdown_seconds)
             await identity.aclose()
-            await _close(worker, parts.gateway, db, settings.shutdown_seconds)
+            await parts.gateway.aclose()
             await parts.parser.aclose()
-            parts.unlock()
+            await ground.close()
 
     app = FastAPI(title="AgentFlow", version=server_version(), lifespan=lifespan)
     envelope.install(app)
@@ -228,15 +232,14 @@ def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Se
     app.state.identity = identity
     _include(app, *rooms)
     app.include_router(system_routes.router(parts.system))
-    server = Server(
-        Doorman(app, settings.max_body_bytes, knowledge_bases_routes.UPLOADS), app, begin_shutdown, close_unused
-    )
+    uploads = (batches_routes.UPLOADS, *knowledge_bases_routes.UPLOADS)
+    server = Server(Doorman(app, parts.settings.max_body_bytes, uploads), app, begin_shutdown, close_unused)
     return server
 
 
-def _knowledge(
-    settings: Settings, db: Database, clock: Clock, worker: Worker, gateway: Gateway, parser: Parser
-) -> KnowledgeBasesService:
+def _knowledge(settings: Settings, ground: Ground, gateway: Gateway, parser: Parser) -> KnowledgeBasesService:
+    """The knowledge_bases room, with the jobs it brings."""
+    db, clock, worker = ground.db, ground.clock, ground.worker
     blobs = FolderBlobs(settings.data / "blobs" / "knowledge_bases")
     index, embedders = SearchIndex(), Embedders(gateway, settings.embedding_model)
     crawler = Crawler(allow_private=settings.allow_private_addresses, pause=settings.crawl_pause_seconds)
@@ -263,6 +266,27 @@ def _model_rooms(
     gateway = Gateway(gateway_settings, providers, policy=policy, meter=meter)
     models = ModelsService(db, clock, gateway, policy, secrets, allow_private=private)
     return gateway, models, UsageService(db, clock, budgets)
+
+
+def _batches(
+    settings: Settings,
+    ground: Ground,
+    secrets: Secrets,
+    completions: CompletionsService,
+    knowledge: KnowledgeBasesService,
+) -> APIRouter:
+    """The batches room, with the jobs it brings."""
+    db, clock, worker = ground.db, ground.clock, ground.worker
+    blobs = FolderBlobs(settings.data / "batch-files")
+    webhooks = Webhooks(db, clock, worker, secrets, allow_private=settings.allow_private_addresses)
+    runner = BatchRunner(db, clock, settings, worker, completions, webhooks)
+    importer = Importer(db, clock, settings, worker, blobs, runner)
+    for part in (webhooks, runner, importer):
+        part.register()
+    service = BatchesService(
+        db, clock, settings, worker, blobs, completions, runner, webhooks, {"kb_": knowledge.batch}
+    )
+    return batches_routes.router(service, blobs, settings.batch_max_file_bytes)
 
 
 def _followers(clock: Clock, settings: Settings) -> tuple[Follower, ...]:
@@ -309,13 +333,6 @@ def _delegation(core: _Core, subagents: SubagentsService) -> list[APIRouter]:
     core.resolvers.wrap(work)
     core.conversations.erase_with(background_follow.erase)
     return [subagents_routes.router(subagents), background_routes.router(background)]
-
-
-async def _close(worker: Worker, gateway: Gateway, db: Database, patience: float) -> None:
-    """Let go of everything, the database last: what is stopped writes where it stands."""
-    await worker.stop(patience)
-    await gateway.aclose()
-    await db.close()
 
 
 def _include(app: FastAPI, *rooms: APIRouter) -> None:

@@ -133,6 +133,26 @@ class Settings(BaseModel):
         default=None, ge=0, description="AGENTFLOW_USER_MONTHLY_BUDGET: the same for each user"
     )
 
+    completion_max_items: int = Field(
+        default=50, gt=0, description="AGENTFLOW_COMPLETION_MAX_ITEMS: items of one request that is answered at once"
+    )
+    completion_concurrency: int = Field(
+        default=16, gt=0, description="AGENTFLOW_COMPLETION_CONCURRENCY: items of such a request under way at a time"
+    )
+    batch_max_items: int = Field(default=1_000_000, gt=0, description="AGENTFLOW_BATCH_MAX_ITEMS: items of a batch")
+    batch_max_file_bytes: int = Field(
+        default=100 * 1024 * 1024, gt=0, description="AGENTFLOW_BATCH_MAX_FILE_BYTES: largest file of items"
+    )
+    batch_concurrency: int = Field(
+        default=256, gt=0, description="AGENTFLOW_BATCH_CONCURRENCY: batch items of one process under way at a time"
+    )
+    batch_tenant_concurrency: int = Field(
+        default=64, gt=0, description="AGENTFLOW_BATCH_TENANT_CONCURRENCY: batch items of a tenant under way at a time"
+    )
+    batch_item_retries: int = Field(
+        default=5, ge=0, description="AGENTFLOW_BATCH_ITEM_RETRIES: further attempts where a provider is busy"
+    )
+
     max_body_bytes: int = Field(
         default=4 * 1024 * 1024, gt=0, description="AGENTFLOW_MAX_BODY_BYTES: largest JSON request"
     )
@@ -152,6 +172,9 @@ class Settings(BaseModel):
     max_streams: int = Field(default=2000, gt=0, description="AGENTFLOW_MAX_STREAMS: open event streams of one process")
     keep_alive_seconds: float = Field(
         default=15.0, gt=0, description="AGENTFLOW_KEEP_ALIVE_SECONDS: comment line in a stream"
+    )
+    run_jobs: bool = Field(
+        default=True, description="AGENTFLOW_RUN_JOBS: whether `serve` runs jobs too, or leaves them to `worker`"
     )
     lease_seconds: float = Field(
         default=30.0, gt=1, description="AGENTFLOW_LEASE_SECONDS: how long a silent worker owns a job"
@@ -185,6 +208,15 @@ class Settings(BaseModel):
             raise ValueError(
                 f"DEV_AUTH_BYPASS lets everybody in, so the server will not listen on {self.host}: use a loopback"
                 " address, configure an identity provider, or set AGENTFLOW_DEV_ALLOW_REMOTE=true if you mean it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_runs_jobs(self) -> Self:
+        if not self.run_jobs and self.database_url is None:
+            raise ValueError(
+                "AGENTFLOW_RUN_JOBS: the embedded database has one process, which must run the jobs itself;"
+                " set AGENTFLOW_DATABASE_URL to have others do it"
             )
         return self
 

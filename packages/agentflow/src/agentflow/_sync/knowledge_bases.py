@@ -146,6 +146,15 @@ class KnowledgeBases:
         request = Request("GET", f"/api/v1/batches/{quote(job_id, safe='')}", repeatable=True)
         return self._transport.call(request, IngestJob)
 
+    def cancel_job(self, job_id: str) -> IngestJob:
+        """Stop a job; files that are in the base stay.
+
+        Raises:
+            NotFoundError: there is no such job.
+        """
+        request = Request("POST", f"{_ROOT}/jobs/{quote(job_id, safe='')}/cancel", repeatable=True)
+        return self._transport.call(request, IngestJob)
+
     def wait(self, job_id: str, *, timeout: float | None = 600.0) -> IngestJob:
         """Until a job has ended, whatever its end: look at `status` and `files`.
 

@@ -13,9 +13,11 @@ import click
 COMMANDS = {
     "agents": ("agentflow.cli.agents:agents", "List, show, change and run agents."),
     "background": ("agentflow.cli.background:background", "Look after work that no run waits for."),
+    "batches": ("agentflow.cli.batches:batches", "Work off many items in the background."),
     "cancellations": ("agentflow.cli.cancellations:cancellations", "Stop what is running."),
     "chat": ("agentflow.cli.chat:chat", "Talk to an agent."),
     "completion": ("agentflow.cli.completion:completion", "Print the completion script of a shell."),
+    "completions": ("agentflow.cli.completions:completions", "Classify, extract, summarise, enrich texts."),
     "conversations": ("agentflow.cli.conversations:conversations", "List, show, search and delete conversations."),
     "knowledge-bases": ("agentflow.cli.knowledge_bases:knowledge_bases", "Make, fill and search knowledge bases."),
     "login": ("agentflow.cli.login:login", "Sign in and keep it as a profile."),

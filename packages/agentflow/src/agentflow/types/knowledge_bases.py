@@ -111,7 +111,7 @@ class IngestJob(ResponseModel):
 
     Attributes:
         status: `queued`, `processing`, `completed`, `failed` (no file came through) or `cancelled`.
-        progress: 0 to 1, by files. skipped: pages that a crawl left out, and why.
+        progress: 0 to 1, by files. skipped: pages that a crawl left out, and why. reason: why nothing came of it.
     """
 
     job_id: str
@@ -125,7 +125,7 @@ class IngestJob(ResponseModel):
     failed: int = 0
     files: list[FileOutcome] = Field(default_factory=list[FileOutcome])
     skipped: list[str] = Field(default_factory=list[str])
-    error: str | None = None
+    reason: str | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
 

@@ -20,7 +20,8 @@ from agentflow_server.resources.knowledge_bases.asking import Asking, Wordings
 from agentflow_server.resources.knowledge_bases.embedders import Embedders
 from agentflow_server.resources.knowledge_bases.store import BaseRecord, Data, FileRecord
 from agentflow_server.retrieval.embedding import EmbeddingUnavailableError
-from agentflow_server.retrieval.index import FieldWeights, SearchIndex
+from agentflow_server.retrieval.index import SearchIndex
+from agentflow_server.retrieval.lexical import FieldWeights
 from agentflow_server.retrieval.search import Answer, Base, Found, Question, search
 from agentflow_server.storage import Database
 

@@ -34,12 +34,7 @@ _MAX_FILES = 500
 _FORM = {"content": {"multipart/form-data": {"schema": {"type": "object"}}}, "required": True}
 
 
-def routers(service: KnowledgeBasesService) -> tuple[APIRouter, APIRouter]:
-    """The room's routes."""
-    return _bases_router(service), _jobs_router(service)
-
-
-def _bases_router(service: KnowledgeBasesService) -> APIRouter:
+def router(service: KnowledgeBasesService) -> APIRouter:
     """Knowledge bases, their files, and searches."""
     routes = APIRouter(prefix="/knowledge-bases", tags=["knowledge_bases"])
 
@@ -89,6 +84,11 @@ def _bases_router(service: KnowledgeBasesService) -> APIRouter:
 
     _documents(routes, service)
 
+    @routes.post("/jobs/{job_id}/cancel", status_code=202)
+    async def cancel(caller: CurrentCaller, job_id: str) -> IngestJob:
+        """Stop a job that brings files in."""
+        return await service.cancel_job(caller, job_id)
+
     @routes.post("/{kb_id}/search")
     async def search(caller: CurrentCaller, kb_id: str, body: SearchRequest) -> SearchResult:
         """Search a knowledge base."""
@@ -129,23 +129,6 @@ def _documents(routes: APIRouter, service: KnowledgeBasesService) -> None:
         """Remove a file and its passages."""
         await service.delete_document(caller, kb_id, file_id)
         return Response(status_code=204)
-
-
-def _jobs_router(service: KnowledgeBasesService) -> APIRouter:
-    """Where ingestion jobs are asked for: beside other batch jobs."""
-    routes = APIRouter(prefix="/batches", tags=["knowledge_bases"])
-
-    @routes.get("/{job_id}")
-    async def job(caller: CurrentCaller, job_id: str) -> IngestJob:
-        """How far an ingestion job is, file by file."""
-        return await service.job(caller, job_id)
-
-    @routes.post("/{job_id}/cancel")
-    async def cancel(caller: CurrentCaller, job_id: str) -> IngestJob:
-        """Stop an ingestion job."""
-        return await service.cancel_job(caller, job_id)
-
-    return routes
 
 
 class _Received:

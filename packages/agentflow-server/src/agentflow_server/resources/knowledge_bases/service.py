@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from agentflow.errors import ConflictError, NotAvailableError, NotFoundError, ValidationError
+from agentflow.types.batches import Batch
 from agentflow.types.knowledge_bases import (
     CrawlSettings,
     DocumentChunk,
@@ -332,13 +333,15 @@ class KnowledgeBasesService:
         bases = await self._db.tenant(tenant).read(lambda tx: store.bases_by_id(tx, ids))
         return await self._finder.find(tenant, user_id, list(bases.values()), request, **origin)
 
-    async def job(self, caller: Caller, job_id: str) -> IngestJob:
-        """How far a job is.
-
-        Raises:
-            NotFoundError: there is no such job.
-        """
-        return await self._db.tenant(caller.tenant).read(lambda tx: _job_model(tx, _required_job(tx, job_id)))
+    async def batch(self, caller: Caller, job_id: str) -> Batch | None:
+        """A job as the batches room shows it: a batch whose items are files."""
+        job = await self._db.tenant(caller.tenant).read(
+            lambda tx: None if (found := store.job_by_id(tx, job_id)) is None else _job_model(tx, found)
+        )
+        if job is None:
+            return None
+        counts = {"id": job.job_id, "processed": job.completed + job.failed, "succeeded": job.completed}
+        return Batch.model_validate(job.model_dump() | counts)
 
     async def cancel_job(self, caller: Caller, job_id: str) -> IngestJob:
         """Stop a job; what is in the base stays, files that wait are left out.
@@ -398,7 +401,7 @@ def _base_model(tx: Tx, base: BaseRecord) -> KnowledgeBase:
     files, chunks, waiting = store.counts(tx, base.id)
     data = base.data
     configuration = {name: data[name] for name in ("chunk_size", "overlap_percentage", "chunking_strategy")}
-    configuration["vector_db_type"] = "embedded" if tx.dialect == "sqlite" else "pgvector"
+    configuration["vector_db_type"] = "embedded"
     configuration["embedding_model"] = base.embedder or NONE
     return KnowledgeBase(
         id=base.id, name=data["name"], description=data.get("description"), tags=data.get("tags") or [],
@@ -443,6 +446,6 @@ def _job_model(tx: Tx, job: JobRecord) -> IngestJob:
         job_id=job.id, kb_id=job.kb_id, operation=job.kind, status=status, total=len(files), completed=done,
         failed=failed, files_queued=len(files) - done - failed, files=files,
         progress=(done + failed) / len(files) if files else float(job.status == "completed"),
-        error="; ".join(skipped[:20]) if job.status == "failed" and skipped else None,
+        reason="; ".join(skipped[:20]) if job.status == "failed" and skipped else None,
         created_at=to_datetime(job.created_at), updated_at=to_datetime(job.updated_at), skipped=skipped,
     )  # fmt: skip
