@@ -28,6 +28,7 @@ BUILT = {
     "cached_results",
     "cancellations",
     "conversations",
+    "knowledge_bases",
     "memory",
     "models",
     "prompt_blocks",

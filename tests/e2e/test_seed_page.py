@@ -131,16 +131,21 @@ def test_conversations_synchronously() -> None:
         assert events[-1].content["text"] == "word1 word2 word3"
 
 
-async def test_options_of_what_is_not_built_are_refused_by_name() -> None:
+async def test_runs_look_things_up() -> None:
     from agentflow import AsyncAgentFlow, RetrievalOptions, RunOptions
-    from agentflow.errors import NotAvailableError
+    from agentflow.errors import ValidationError
+    from agentflow.transport.uploads import FilePart
 
-    options = {
-        "knowledge_bases": RunOptions(knowledge_bases=["kb_product_docs"]),
-        "retrieval_options": RunOptions(retrieval_options=RetrievalOptions(top_k=8, search_type="hybrid")),
-    }
+    options = RunOptions(
+        knowledge_bases=["kb_product_docs"], retrieval_options=RetrievalOptions(top_k=8, search_type="hybrid")
+    )
     async with AsyncAgentFlow.from_profile("local") as client:
         agent_id = (await client.agents.by_name("MainAgent")).id
-        for field, wanted in options.items():
-            with pytest.raises(NotAvailableError, match=field):
-                await client.agents.run(agent_id=agent_id, message="Summarize the Acme account", options=wanted)
+        with pytest.raises(ValidationError, match="kb_product_docs"):
+            await client.agents.run(agent_id=agent_id, message="Summarize the Acme account", options=options)
+        await client.knowledge_bases.create_from_files(
+            id="kb_product_docs", name="Product docs", files=[FilePart("files", b"Acme has ten seats.", "acme.txt")]
+        )
+        result = await client.agents.run(agent_id=agent_id, message="Summarize the Acme account", options=options)
+        assert [citation["source_file"] for citation in result.citations] == ["acme.txt"]
+        await client.knowledge_bases.delete("kb_product_docs")

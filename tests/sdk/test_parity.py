@@ -17,6 +17,7 @@ ROOMS = [
     "cached_results",
     "cancellations",
     "conversations",
+    "knowledge_bases",
     "memory",
     "models",
     "prompt_blocks",

@@ -85,7 +85,7 @@ def test_pages_walk_on_by_themselves(client: AgentFlow) -> None:
         ({"llm_config": {"model": "nobody/x"}}, "llm_config.model"),
         ({"llm_config": []}, "llm_config"),
         ({"tools": ["nope"]}, "tools"),
-        ({"knowledge_bases": ["kb"]}, "knowledge_bases"),
+        ({"knowledge_bases": ["kb_missing"]}, "knowledge_bases"),
         ({"colour": "red"}, "colour"),
     ],
 )
@@ -307,7 +307,7 @@ def test_the_system(client: AgentFlow) -> None:
     info = client.system.info()
     assert info.api_version == "v1"
     assert info.features["agents"]
-    assert info.features["knowledge_bases"] is False
+    assert info.features["knowledge_bases"]
     assert info.limits["max_message_chars"] == 500_000
 
 

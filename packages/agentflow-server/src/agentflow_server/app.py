@@ -51,6 +51,15 @@ from agentflow_server.resources.completions.service import CompletionsService
 from agentflow_server.resources.conversations import follow as conversations_follow
 from agentflow_server.resources.conversations import routes as conversations_routes
 from agentflow_server.resources.conversations.service import ConversationsService
+from agentflow_server.resources.knowledge_bases import routes as knowledge_bases_routes
+from agentflow_server.resources.knowledge_bases.asking import Asking
+from agentflow_server.resources.knowledge_bases.contribute import KnowledgeContributor
+from agentflow_server.resources.knowledge_bases.crawl import Crawler
+from agentflow_server.resources.knowledge_bases.embedders import Embedders
+from agentflow_server.resources.knowledge_bases.finding import Finder
+from agentflow_server.resources.knowledge_bases.intake import Intake
+from agentflow_server.resources.knowledge_bases.service import KnowledgeBasesService
+from agentflow_server.resources.knowledge_bases.tool import KnowledgeTools
 from agentflow_server.resources.memory import follow as memory_follow
 from agentflow_server.resources.memory import routes as memory_routes
 from agentflow_server.resources.memory.consolidation import Consolidation
@@ -78,6 +87,7 @@ from agentflow_server.resources.usage.budgets import Defaults, nano
 from agentflow_server.resources.usage.meter import UsageMeter
 from agentflow_server.resources.usage.service import UsageService
 from agentflow_server.retrieval.embedding import bundled_embedder
+from agentflow_server.retrieval.index import SearchIndex
 from agentflow_server.retrieval.parse import Parser
 from agentflow_server.runtime.children import Children
 from agentflow_server.runtime.control import Control
@@ -144,15 +154,16 @@ def create_server(
     holders: dict[str, Holder] = {}
     blocks = PromptBlocksService(db, clock, (core_block(db), *prompt_blocks), settings.prompt_block_seconds)
     contributors.append(PromptBlocksContributor(db, clock, blocks, entity_resolvers))
-    agents = AgentsService(db, clock, gateway, tools, blocks, contributors)
+    knowledge = _knowledge(settings, ground, gateway, parser)
+    agents = AgentsService(db, clock, gateway, tools, blocks, knowledge, contributors)
     memory = MemoryService(db, clock, settings, worker, agents, Indexes(db, bundled_embedder()), holders)
     Consolidation(db, clock, settings, worker, gateway, agents, memory)
     attachments = holders["attachments"] = AttachmentsService(
         db, clock, settings, _blobs(settings, "attachments"), parser
     )
-    contributors.append(MemoryContributor(memory))
+    contributors += [KnowledgeContributor(knowledge), MemoryContributor(memory)]
     contributors.append(AttachmentsContributor(attachments, settings.max_attachments_per_run))
-    resolvers = Resolvers(tools, Planning(), MemoryTools(memory))
+    resolvers = Resolvers(tools, Planning(), KnowledgeTools(knowledge), MemoryTools(memory))
     engine = Engine(db, log, gateway, resolvers, Histories(db), worker, clock, _followers(clock, settings))
     engine.images = attachments
     runner = Runner(engine)
@@ -171,6 +182,8 @@ def create_server(
     rooms = (
         agents_routes.router(agents),
         attachments_routes.router(attachments),
+        agents_routes.knowledge_router(agents),
+        knowledge_bases_routes.router(knowledge),
         *within,
         runs_routes.router(runs, streams),
         conversations_routes.router(conversations, streams),
@@ -180,7 +193,7 @@ def create_server(
         prompt_blocks_routes.router(blocks),
         usage_routes.router(usage),
         completions_routes.router(completions),
-        _batches(settings, ground, secrets, completions),
+        _batches(settings, ground, secrets, completions, knowledge),
     )
     parts = _Parts(settings, ground, gateway, parser, system, streams)
     return _served(parts, _identity(settings, db, clock, agents.admit), rooms)
@@ -236,9 +249,21 @@ def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Se
     app.state.identity = identity
     _include(app, *rooms)
     app.include_router(system_routes.router(parts.system))
-    uploads = (attachments_routes.UPLOADS, batches_routes.UPLOADS)
+    uploads = (attachments_routes.UPLOADS, batches_routes.UPLOADS, *knowledge_bases_routes.UPLOADS)
     server = Server(Doorman(app, parts.settings.max_body_bytes, uploads), app, begin_shutdown, close_unused)
     return server
+
+
+def _knowledge(settings: Settings, ground: Ground, gateway: Gateway, parser: Parser) -> KnowledgeBasesService:
+    """The knowledge_bases room, with the jobs it brings."""
+    db, clock, worker = ground.db, ground.clock, ground.worker
+    blobs = FolderBlobs(settings.data / "blobs" / "knowledge_bases")
+    index, embedders = SearchIndex(), Embedders(gateway, settings.embedding_model)
+    crawler = Crawler(allow_private=settings.allow_private_addresses, pause=settings.crawl_pause_seconds)
+    intake = Intake(db, clock, worker, blobs, parser, index, embedders, crawler)
+    finder = Finder(db, clock, index, embedders, Asking(gateway))
+    limit = parser.limits.file_bytes
+    return KnowledgeBasesService(db, clock, worker, blobs, index, embedders, intake, finder, max_file_bytes=limit)
 
 
 def _model_rooms(
@@ -261,7 +286,13 @@ def _model_rooms(
     return gateway, models, UsageService(db, clock, budgets)
 
 
-def _batches(settings: Settings, ground: Ground, secrets: Secrets, completions: CompletionsService) -> APIRouter:
+def _batches(
+    settings: Settings,
+    ground: Ground,
+    secrets: Secrets,
+    completions: CompletionsService,
+    knowledge: KnowledgeBasesService,
+) -> APIRouter:
     """The batches room, with the jobs it brings."""
     db, clock, worker = ground.db, ground.clock, ground.worker
     blobs = FolderBlobs(settings.data / "batch-files")
@@ -270,7 +301,9 @@ def _batches(settings: Settings, ground: Ground, secrets: Secrets, completions: 
     importer = Importer(db, clock, settings, worker, blobs, runner)
     for part in (webhooks, runner, importer):
         part.register()
-    service = BatchesService(db, clock, settings, worker, blobs, completions, runner, webhooks)
+    service = BatchesService(
+        db, clock, settings, worker, blobs, completions, runner, webhooks, {"kb_": knowledge.batch}
+    )
     return batches_routes.router(service, blobs, settings.batch_max_file_bytes)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from agentflow._sync.cancellations import Cancellations
     from agentflow._sync.completions import Completions
     from agentflow._sync.conversations import Conversations
+    from agentflow._sync.knowledge_bases import KnowledgeBases
     from agentflow._sync.memory import Memory
     from agentflow._sync.models import Models
     from agentflow._sync.prompt_blocks import PromptBlocks
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from agentflow.resources.cancellations import AsyncCancellations
     from agentflow.resources.completions import AsyncCompletions
     from agentflow.resources.conversations import AsyncConversations
+    from agentflow.resources.knowledge_bases import AsyncKnowledgeBases
     from agentflow.resources.memory import AsyncMemory
     from agentflow.resources.models import AsyncModels
     from agentflow.resources.prompt_blocks import AsyncPromptBlocks
@@ -233,6 +235,13 @@ class AsyncAgentFlow(_Client):
         return AsyncMemory(self._transport)
 
     @cached_property
+    def knowledge_bases(self) -> "AsyncKnowledgeBases":
+        """Documents that agents can look things up in."""
+        from agentflow.resources.knowledge_bases import AsyncKnowledgeBases
+
+        return AsyncKnowledgeBases(self._transport)
+
+    @cached_property
     def models(self) -> "AsyncModels":
         """The catalogue of models, and the tenant's rules about them."""
         from agentflow.resources.models import AsyncModels
@@ -379,6 +388,13 @@ class AgentFlow(_Client):
         from agentflow._sync.memory import Memory
 
         return Memory(self._transport)
+
+    @cached_property
+    def knowledge_bases(self) -> "KnowledgeBases":
+        """Documents that agents can look things up in."""
+        from agentflow._sync.knowledge_bases import KnowledgeBases
+
+        return KnowledgeBases(self._transport)
 
     @cached_property
     def models(self) -> "Models":

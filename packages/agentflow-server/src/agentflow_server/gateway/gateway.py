@@ -8,7 +8,7 @@ import random
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from agentflow.errors import (
     ModelInterruptedError,
@@ -24,6 +24,7 @@ from agentflow_server.gateway.catalogue import ModelInfo
 from agentflow_server.gateway.memo import Memo
 from agentflow_server.gateway.messages import (
     AssistantMessage,
+    Attribution,
     DocumentPart,
     ImagePart,
     Message,
@@ -57,6 +58,19 @@ class Provider(Protocol):
 
     async def aclose(self) -> None:
         """Close its connections."""
+        ...
+
+
+@runtime_checkable
+class EmbeddingProvider(Protocol):
+    """A provider that also gives embeddings."""
+
+    async def embed(self, model: str, texts: Sequence[str]) -> list[list[float]]:
+        """One vector a text, in the order of the texts.
+
+        Raises:
+            ModelError: it refused, failed or did not answer.
+        """
         ...
 
 
@@ -169,6 +183,51 @@ class Gateway:
             turn = max(now, self._turns.get(queue, now))
             self._turns[queue] = turn + 60 / self._settings.rate_limit
             await asyncio.sleep(turn - now)
+
+    async def embeds(self, tenant: str, model_id: str) -> None:
+        """Make sure that a tenant can have embeddings of a model.
+
+        Raises:
+            NotFoundError: there is no such provider. NotAvailableError: it is not configured, or has no embeddings.
+            PermissionDeniedError: the tenant may not use it.
+        """
+        await self._embedding(tenant, model_id)
+
+    async def _embedding(self, tenant: str, model_id: str) -> tuple[str, EmbeddingProvider, str]:
+        name, model = _split(model_id)
+        endpoint = await self._policy.endpoint(tenant, model_id) if self._policy is not None else None
+        if endpoint is not None:
+            queue, provider = f"{tenant}:{name}", await self._own_provider(name, endpoint)
+        else:
+            queue, provider, _ = self._route(model_id)
+        if not isinstance(provider, EmbeddingProvider):
+            raise NotAvailableError(f"{model_id}: {name} gives no embeddings here; OpenAI-compatible providers do")
+        return queue, provider, model
+
+    async def embed(self, model_id: str, texts: Sequence[str], *, attribution: Attribution) -> list[list[float]]:
+        """Embeddings of texts, one a text; tried again as `stream` is. They are not metered.
+
+        Args:
+            attribution: for whom: with whose key.
+
+        Raises:
+            NotFoundError, NotAvailableError, PermissionDeniedError: as `embeds`.
+            ModelError: the provider refused, failed or did not answer.
+        """
+        queue, provider, model = await self._embedding(attribution.tenant, model_id)
+        slot = self._slots.setdefault(queue, asyncio.Semaphore(self._settings.concurrency))
+        attempt = 0
+        while True:
+            try:
+                async with slot, asyncio.timeout(self._settings.idle_timeout):
+                    return await provider.embed(model, texts)
+            except TimeoutError:
+                raise ModelTimeoutError(f"{model_id} gave no embeddings in time") from None
+            except (ModelRateLimitedError, ModelUnavailableError) as error:
+                attempt += 1
+                if attempt > self._settings.retries or (error.retry_after or 0) > 60:
+                    raise
+                await asyncio.sleep(error.retry_after or 0.25 * 2**attempt * random.uniform(0.8, 1.2))
 
     async def _open(
         self, provider: Provider, request: ModelRequest, model: str

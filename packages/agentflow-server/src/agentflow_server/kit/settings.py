@@ -117,6 +117,13 @@ class Settings(BaseModel):
         description="AGENTFLOW_ALLOW_PRIVATE_ADDRESSES: let tools, crawls and webhooks call private addresses",
     )
 
+    embedding_model: str | None = Field(
+        default=None,
+        description="AGENTFLOW_EMBEDDING_MODEL: what new knowledge bases are embedded with; `none` for words only",
+    )
+    crawl_pause_seconds: float = Field(
+        default=0.5, ge=0, le=60, description="AGENTFLOW_CRAWL_PAUSE_SECONDS: between two requests of a crawl"
+    )
     tenant_monthly_budget: float | None = Field(
         default=None,
         ge=0,

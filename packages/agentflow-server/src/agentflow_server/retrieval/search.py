@@ -13,7 +13,8 @@ import numpy as np
 
 from agentflow_server.retrieval import fusion
 from agentflow_server.retrieval.embedding import Embedder, Vectors
-from agentflow_server.retrieval.index import FieldWeights, SearchIndex, Stored
+from agentflow_server.retrieval.index import SearchIndex, Stored
+from agentflow_server.retrieval.lexical import FieldWeights
 from agentflow_server.retrieval.vectors import Matrix
 from agentflow_server.retrieval.wording import query_words
 from agentflow_server.storage.database import TenantDatabase

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from agentflow.errors import NotFoundError
+from agentflow._sync.knowledge_bases import AgentKnowledgeBases
 from agentflow._sync.pages import Page
 from agentflow._sync.runs import Options, chat_request, run_once, segment
 from agentflow._sync.streams import Stream, new_id
@@ -30,6 +31,11 @@ class Agents:
 
     def __init__(self, transport: SyncTransport) -> None:
         self._transport = transport
+
+    @cached_property
+    def knowledge_bases(self) -> AgentKnowledgeBases:
+        """The knowledge bases of an agent."""
+        return AgentKnowledgeBases(self._transport)
 
     @cached_property
     def subagents(self) -> Subagents:

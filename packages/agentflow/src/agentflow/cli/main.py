@@ -25,6 +25,7 @@ COMMANDS = {
     "completion": ("agentflow.cli.completion:completion", "Print the completion script of a shell."),
     "completions": ("agentflow.cli.completions:completions", "Classify, extract, summarise, enrich texts."),
     "conversations": ("agentflow.cli.conversations:conversations", "List, show, search and delete conversations."),
+    "knowledge-bases": ("agentflow.cli.knowledge_bases:knowledge_bases", "Make, fill and search knowledge bases."),
     "login": ("agentflow.cli.login:login", "Sign in and keep it as a profile."),
     "logout": ("agentflow.cli.login:logout", "Forget a profile's tokens and secrets."),
     "memory": ("agentflow.cli.memory:memory", "Show, search, change and erase what agents keep about you."),

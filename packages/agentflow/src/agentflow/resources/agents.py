@@ -4,6 +4,7 @@ from functools import cached_property
 from typing import Any
 
 from agentflow.errors import NotFoundError
+from agentflow.resources.knowledge_bases import AsyncAgentKnowledgeBases
 from agentflow.resources.pages import AsyncPage
 from agentflow.resources.runs import Options, chat_request, run_once, segment
 from agentflow.resources.streams import AsyncStream, new_id
@@ -28,6 +29,11 @@ class AsyncAgents:
 
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
+
+    @cached_property
+    def knowledge_bases(self) -> AsyncAgentKnowledgeBases:
+        """The knowledge bases of an agent."""
+        return AsyncAgentKnowledgeBases(self._transport)
 
     @cached_property
     def subagents(self) -> AsyncSubagents:

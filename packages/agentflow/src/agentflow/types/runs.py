@@ -7,6 +7,7 @@ from pydantic import Field
 
 from agentflow.types.agents import Effort
 from agentflow.types.base import RequestModel, ResponseModel
+from agentflow.types.knowledge_bases import SearchOptions
 from agentflow.types.prompt_blocks import MAX_BODY, BlockName, Tags
 
 Id = Field(default=None, min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_.:|@\-]+$")
@@ -30,13 +31,10 @@ class MemoryPolicy(RequestModel):
     include_agent_core: bool = True
 
 
-class RetrievalOptions(RequestModel):
-    """How knowledge bases are searched for a run."""
+class RetrievalOptions(SearchOptions):
+    """How knowledge bases are searched for a run: as `SearchOptions`. top_k: most passages, 5 by default."""
 
     top_k: int | None = Field(default=None, ge=1, le=100)
-    search_type: Literal["semantic", "keyword", "hybrid"] | None = None
-    similarity_threshold: float | None = Field(default=None, ge=0, le=1)
-    enable_query_rewrite: bool | None = None
 
 
 class ContextRef(RequestModel):

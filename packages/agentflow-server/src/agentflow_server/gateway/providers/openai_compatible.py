@@ -6,7 +6,7 @@ from bytes. Source of the format: OpenAI API reference, "Create chat completion"
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any
 
@@ -150,6 +150,26 @@ class OpenAICompatible:
                 schema = {"name": name, "schema": request.output_schema}
                 options["response_format"] = {"type": "json_schema", "json_schema": schema}
         return b'{"messages":[%s],%s' % (b",".join(messages), to_json(options)[1:])
+
+    async def embed(self, model: str, texts: Sequence[str]) -> list[list[float]]:
+        """Embeddings of texts (`POST /embeddings`); see `EmbeddingProvider`."""
+        url, headers = self._target(model)
+        target = url.replace("/chat/completions", "/embeddings")
+        content = to_json({"model": model, "input": list(texts), "encoding_format": "float"})
+        body = b""
+        try:
+            async with self._send("POST", target, headers, content) as response:
+                while (piece := await response.read()) is not None:
+                    body += piece
+        except WireError as error:
+            raise ModelUnavailableError(f"{self._name} could not be reached: {error}") from None
+        if response.status != 200:
+            raise provider_error(self._name, response.status, body[:_MAX_ERROR], response.headers.get("retry-after"))
+        try:
+            rows = sorted(from_json(body)["data"], key=lambda row: row["index"])
+            return [row["embedding"] for row in rows]
+        except (ValueError, LookupError, TypeError):
+            raise ModelUnavailableError(f"{self._name} answered with something that is no list of embeddings") from None
 
     async def models(self) -> list[str]:
         """The models a local endpoint lists; none if it does not answer quickly."""

@@ -11,6 +11,7 @@ from agentflow.types.agents import (
     AgentStats,
     AgentUpdate,
 )
+from agentflow.types.knowledge_bases import AssignedKnowledgeBases, SearchRequest, SearchResult
 from agentflow.types.prompt_blocks import PromptBlockPage
 from fastapi import APIRouter, Query, Response
 
@@ -74,5 +75,34 @@ def router(service: AgentsService) -> APIRouter:
         """The prompt blocks that runs of the agent are given, in their order."""
         found = await service.context_blocks(caller, agent_id)
         return PromptBlockPage(prompt_blocks=found, total=len(found), limit=len(found), offset=0)
+
+    return routes
+
+
+def knowledge_router(service: AgentsService) -> APIRouter:
+    """An agent's knowledge bases."""
+    routes = APIRouter(prefix="/agent/{agent_id}/knowledge-bases", tags=["knowledge_bases"])
+
+    @routes.get("")
+    async def list_knowledge(caller: CurrentCaller, agent_id: str) -> AssignedKnowledgeBases:
+        """The knowledge bases that an agent searches by itself."""
+        return await service.knowledge_bases(caller, agent_id)
+
+    @routes.put("/{kb_id}")
+    async def assign(caller: CurrentCaller, agent_id: str, kb_id: str) -> AssignedKnowledgeBases:
+        """Give a knowledge base to an agent."""
+        await service.assign(caller, agent_id, kb_id, assigned=True)
+        return await service.knowledge_bases(caller, agent_id)
+
+    @routes.delete("/{kb_id}", status_code=204)
+    async def unassign(caller: CurrentCaller, agent_id: str, kb_id: str) -> Response:
+        """Take a knowledge base from an agent."""
+        await service.assign(caller, agent_id, kb_id, assigned=False)
+        return Response(status_code=204)
+
+    @routes.post("/search")
+    async def search(caller: CurrentCaller, agent_id: str, body: SearchRequest) -> SearchResult:
+        """Search all knowledge bases of an agent as one."""
+        return await service.search_knowledge(caller, agent_id, body)
 
     return routes

@@ -6,6 +6,7 @@ from typing import Any
 
 from agentflow.errors import ConflictError, NotAvailableError, NotFoundError, ValidationError
 from agentflow.types.agents import Agent, AgentConfig, AgentCreate, AgentPage, AgentStats, AgentUpdate, Capabilities
+from agentflow.types.knowledge_bases import AssignedKnowledgeBases, SearchRequest, SearchResult
 from agentflow.types.prompt_blocks import PromptBlock
 from agentflow.types.runs import ChatRequest
 
@@ -17,6 +18,7 @@ from agentflow_server.kit.clock import Clock, to_datetime
 from agentflow_server.kit.ids import new_id
 from agentflow_server.resources.agents import store
 from agentflow_server.resources.agents.store import AgentRecord
+from agentflow_server.resources.knowledge_bases.service import KnowledgeBasesService
 from agentflow_server.resources.prompt_blocks.service import PromptBlocksService
 from agentflow_server.resources.tools.service import DEFAULT_TOOLS, ToolsService
 from agentflow_server.runtime.plan import Contribution, Contributor, OutputSpec, Plan, PlanAsk
@@ -35,9 +37,6 @@ _MAIN = {
 }
 _SAMPLING = ("temperature", "max_tokens", "top_p", "frequency_penalty", "presence_penalty", "reasoning_effort")
 _NOT_BUILT = {
-    "knowledge_bases": "knowledge bases",
-    "retrieval_options": "knowledge bases",
-    "enable_query_rewrite": "knowledge bases",
     "skills": "skills",
 }
 
@@ -52,12 +51,14 @@ class AgentsService:
         gateway: Gateway,
         tools: ToolsService,
         prompt_blocks: PromptBlocksService,
+        knowledge: KnowledgeBasesService,
         contributors: Sequence[Contributor] = (),
     ) -> None:
         self._db = db
         self._clock = clock
         self._gateway = gateway
         self._tools = tools
+        self._knowledge = knowledge
         self._prompt_blocks = prompt_blocks
         self._contributors = contributors
         self._known_tenants: set[str] = set()
@@ -139,6 +140,7 @@ class AgentsService:
         """
         data = wanted.model_dump(mode="json", exclude_none=True, exclude={"name"})
         self._check(data)
+        await self._knowledge.check(caller.tenant, data.get("knowledge_bases", ()), "knowledge_bases")
         now = self._clock.micros()
         record = AgentRecord(new_id(), wanted.name, {**data, "created_by_user_id": caller.user_id}, now, now)
 
@@ -167,6 +169,7 @@ class AgentsService:
         """
         fields = changes.model_dump(mode="json", exclude_unset=True)
         name = fields.pop("name", None)
+        await self._knowledge.check(caller.tenant, fields.get("knowledge_bases") or (), "knowledge_bases")
 
         def merge(record: AgentRecord) -> AgentRecord:
             data = {**record.data, **fields}
@@ -177,6 +180,38 @@ class AgentsService:
             return AgentRecord(record.id, name or record.name, data, record.created_at, self._clock.micros())
 
         return await self._db.tenant(caller.tenant).write(lambda tx: _replace(tx, agent_id, merge))
+
+    async def assign(self, caller: Caller, agent_id: str, kb: str, *, assigned: bool) -> AgentRecord:
+        """Give a knowledge base to an agent, or take it away; doing it again changes nothing.
+
+        Raises:
+            NotFoundError: there is no such agent, or no such knowledge base to give.
+        """
+        if assigned:
+            await self._knowledge.retrieve(caller, kb)
+
+        def merge(record: AgentRecord) -> AgentRecord:
+            others = [one for one in record.data.get("knowledge_bases") or () if one != kb]
+            data = {**record.data, "knowledge_bases": [*others, kb] if assigned else others}
+            return AgentRecord(record.id, record.name, data, record.created_at, self._clock.micros())
+
+        return await self._db.tenant(caller.tenant).write(lambda tx: _replace(tx, agent_id, merge))
+
+    async def knowledge_bases(self, caller: Caller, agent_id: str) -> AssignedKnowledgeBases:
+        """An agent's knowledge bases, those that exist."""
+        record = await self.record(caller, agent_id)
+        found = await self._knowledge.some(caller, record.data.get("knowledge_bases") or ())
+        return AssignedKnowledgeBases(agent_id=agent_id, knowledge_bases=found)
+
+    async def search_knowledge(self, caller: Caller, agent_id: str, request: SearchRequest) -> SearchResult:
+        """Search all knowledge bases of an agent as one.
+
+        Raises:
+            NotFoundError: there is no such agent.
+        """
+        record = await self.record(caller, agent_id)
+        ids = record.data.get("knowledge_bases") or ()
+        return await self._knowledge.search_many(caller.tenant, caller.user_id, ids, request, agent_id=agent_id)
 
     async def delete(self, caller: Caller, agent_id: str) -> None:
         """Remove an agent. Its conversations stay readable.
@@ -190,9 +225,6 @@ class AgentsService:
         await self._db.tenant(caller.tenant).write(lambda tx: store.delete(tx, agent_id))
 
     def _check(self, data: dict[str, Any]) -> None:
-        for field in ("knowledge_bases",):
-            if data.get(field):
-                raise _not_built(field)
         names: list[str] = data.get("tools", [])
         known = {ref.name for ref in self._tools.references(names)}
         if unknown := [name for name in names if name not in known]:

@@ -94,7 +94,14 @@ def _index() -> None:
         sa.Column("data", sa.LargeBinary, nullable=False),
         sa.PrimaryKeyConstraint("tenant", "kb_id", "number"),
     )
-    if op.get_bind().dialect.name == "sqlite":
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute(
+            "ALTER TABLE kb_chunks ADD COLUMN words tsvector GENERATED ALWAYS AS ("
+            " setweight(to_tsvector('english', title), 'A') || setweight(to_tsvector('english', headings), 'B')"
+            " || setweight(to_tsvector('english', body), 'D')) STORED"
+        )
+        op.execute("CREATE INDEX kb_chunks_by_words ON kb_chunks USING gin (words)")
+    else:
         op.execute(
             "CREATE VIRTUAL TABLE kb_words USING fts5(scope, title, headings, body, content = 'kb_chunks',"
             " content_rowid = 'number', tokenize = 'porter unicode61 remove_diacritics 2')"
