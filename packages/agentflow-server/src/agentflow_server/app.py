@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fastapi import APIRouter, FastAPI
 from starlette.types import ASGIApp
 
+from agentflow_server.definitions import DefinitionError, Definitions, load
 from agentflow_server.eventlog import EventLog, Hub, Tail
 from agentflow_server.gateway import Gateway, GatewaySettings
 from agentflow_server.gateway.gateway import Provider
@@ -18,7 +19,7 @@ from agentflow_server.http.identity import Identity
 from agentflow_server.http.sse import Streams
 from agentflow_server.jobs import Worker, ledger
 from agentflow_server.kit.clock import Clock, SystemClock
-from agentflow_server.kit.settings import Settings
+from agentflow_server.kit.settings import Settings, SettingsError
 from agentflow_server.resources.agents import routes as agents_routes
 from agentflow_server.resources.agents.service import AgentsService
 from agentflow_server.resources.cancellations import routes as cancellations_routes
@@ -45,13 +46,14 @@ from agentflow_server.storage import open_database
 class Server:
     """A server that is ready to be served: its ASGI app, and how to tell it that it will stop.
 
-    `close_unused` gives back what was opened if the app is never served.
+    `close_unused` gives back what was opened if the app is never served. `definitions` are those of the user's folder.
     """
 
     app: ASGIApp
     fastapi: FastAPI
     begin_shutdown: Callable[[], None]
     close_unused: Callable[[], None]
+    definitions: Definitions
     loop: asyncio.AbstractEventLoop | None = None
 
     def begin_shutdown_from_thread(self) -> None:
@@ -77,6 +79,7 @@ def create_server(
         SettingsError: a setting cannot be used, or the data folder is in use.
     """
     clock = clock or SystemClock()
+    definitions = _definitions(settings)
     gateway = Gateway(gateway_settings or GatewaySettings.from_env(os.environ), providers)
     db, unlock = open_database(settings)
     hub = Hub()
@@ -129,8 +132,18 @@ def create_server(
         models_routes.router(ModelsService(gateway)),
     )
     app.include_router(system_routes.router(system))
-    server = Server(Doorman(app, settings.max_body_bytes), app, begin_shutdown, close_unused)
+    server = Server(Doorman(app, settings.max_body_bytes), app, begin_shutdown, close_unused, definitions)
     return server
+
+
+def _definitions(settings: Settings) -> Definitions:
+    """What the user's folder defines."""
+    if settings.app is None:
+        return Definitions()
+    try:
+        return load(settings.app)
+    except DefinitionError as error:
+        raise SettingsError(f"AGENTFLOW_APP: {error}") from error
 
 
 def _include(app: FastAPI, *rooms: APIRouter) -> None:

@@ -24,9 +24,16 @@ def _settings(**overrides: object) -> "Settings":
 @click.option("--host", help="Address to listen on (127.0.0.1).")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on (8001); 0 takes any free one.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="How much to log (info).")
-def serve(data: Path | None, host: str | None, port: int | None, log_level: str | None) -> None:
+@click.option("--app", type=click.Path(path_type=Path, file_okay=False, exists=True), help="Folder of your own code.")
+@click.option("--reload", is_flag=True, help="Start again when the folder of --app changes, for development.")
+def serve(
+    data: Path | None, host: str | None, port: int | None, log_level: str | None, app: Path | None, reload: bool
+) -> None:
     """Start the AgentFlow backend."""
-    settings = _settings(data=data, host=host, port=port, log_level=log_level)
+    settings = _settings(data=data, host=host, port=port, log_level=log_level, app=app)
+    if reload:
+        _serve_again_and_again(settings)
+        return
     from agentflow_server.kit.settings import SettingsError
     from agentflow_server.serving import listen, run
 
@@ -35,6 +42,22 @@ def serve(data: Path | None, host: str | None, port: int | None, log_level: str 
         run(settings, socket, announce=lambda url: click.echo(f"AgentFlow is listening on {url} (Ctrl-C stops it)"))
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
+
+
+def _serve_again_and_again(settings: "Settings") -> None:
+    """Run `serve` as a process of its own, which is stopped and started again when the folder changes."""
+    import shlex
+    import sys
+
+    from watchfiles import PythonFilter, run_process
+
+    if settings.app is None:
+        raise click.ClickException("--reload needs a folder to watch: give --app DIR")
+    command = shlex.join([sys.argv[0], *(word for word in sys.argv[1:] if word != "--reload")])
+    run_process(
+        settings.app, target=command, target_type="command", watch_filter=PythonFilter(),
+        callback=lambda changes: click.echo(f"{len(changes)} changed: starting again"),
+    )  # fmt: skip
 
 
 @click.group()

@@ -55,6 +55,20 @@ class Settings(BaseModel):
         description="AGENTFLOW_ALLOW_PRIVATE_ADDRESSES: let tools, crawls and webhooks call private addresses",
     )
 
+    app: Path | None = Field(
+        default=None, description="AGENTFLOW_APP: folder with tools, agents and the like that are defined in code"
+    )
+    allow_full_python: bool = Field(
+        default=False,
+        description="AGENTFLOW_ALLOW_FULL_PYTHON: let tools with secure_execution=false run in a confined process",
+    )
+    allow_mcp_commands: bool = Field(
+        default=False, description="AGENTFLOW_ALLOW_MCP_COMMANDS: let users attach MCP servers that are commands"
+    )
+    sandbox_concurrency: int = Field(
+        default=4, gt=0, description="AGENTFLOW_SANDBOX_CONCURRENCY: source tools that run at once in one process"
+    )
+
     max_body_bytes: int = Field(
         default=4 * 1024 * 1024, gt=0, description="AGENTFLOW_MAX_BODY_BYTES: largest JSON request"
     )
