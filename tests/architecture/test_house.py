@@ -20,7 +20,7 @@ ROOMS = {
 }  # fmt: skip
 BUILT = {"agents", "conversations", "cancellations", "models", "system", "runs"}
 SERVER_ONLY = {"tools"}  # the tools room builds what runs use; its routes come with its resource
-SHARED = {"base", "pages", "streams"}
+SHARED = {"base", "downloads", "pages", "streams"}
 CLI_ONLY = {
     "chat", "completion", "login", "main", "output", "profiles", "streaming", "version",
 }  # fmt: skip

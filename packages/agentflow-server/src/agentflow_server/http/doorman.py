@@ -5,6 +5,7 @@ Plain ASGI, so that it costs next to nothing and never stands between a stream a
 
 import logging
 import re
+from collections.abc import Sequence
 
 from agentflow.errors import PayloadTooLargeError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,13 +21,15 @@ class Doorman:
     """Wraps the app.
 
     Args:
-        max_body: largest request body in bytes, except under `unbounded` path prefixes (uploads have their own bound).
+        max_body: largest request body in bytes.
+        uploads: paths, as regular expressions, whose forms with files are let through: those routes read them piece by
+            piece and have bounds of their own.
     """
 
-    def __init__(self, app: ASGIApp, max_body: int, unbounded: tuple[str, ...] = ()) -> None:
+    def __init__(self, app: ASGIApp, max_body: int, uploads: Sequence[str] = ()) -> None:
         self._app = app
         self._max_body = max_body
-        self._unbounded = unbounded
+        self._uploads = re.compile("|".join(uploads) or r"(?!)")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -36,7 +39,7 @@ class Doorman:
         given = headers.get(b"x-request-id", b"")
         request_id = given.decode("ascii") if _REQUEST_ID.fullmatch(given) else new_id()
         scope.setdefault("state", {})["request_id"] = request_id
-        body = _Body(receive, None if scope["path"].startswith(self._unbounded) else self._max_body)
+        body = _Body(receive, None if self._is_upload(scope, headers) else self._max_body)
         status = 0
 
         async def stamped(message: Message) -> None:
@@ -64,6 +67,10 @@ class Doorman:
             "request",
             extra={"method": scope["method"], "path": scope["path"], "status": status, "request_id": request_id},
         )
+
+    def _is_upload(self, scope: Scope, headers: dict[bytes, bytes]) -> bool:
+        form = headers.get(b"content-type", b"").lower().startswith(b"multipart/form-data")
+        return form and scope["method"] == "POST" and self._uploads.fullmatch(scope["path"]) is not None
 
 
 class _Body:

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import httpx2
 
@@ -11,8 +11,11 @@ from agentflow.errors import ConnectionFailedError, DecodeError, RequestTimeoutE
 from agentflow.transport.pipeline import Answer, Failure, Pause, Result, Send, connection_failure, pipeline
 from agentflow.transport.request import RawResponse, Request, Timeout
 from agentflow.transport.tls import shared_context
+from agentflow.transport.uploads import Multipart
 
 M = TypeVar("M")
+P = ParamSpec("P")
+R = TypeVar("R")
 _LIMITS = httpx2.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=60.0)
 _NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
 
@@ -55,11 +58,20 @@ class Config:
             return Failure(RequestTimeoutError(f"{self.endpoint} did not answer within {timeout.total:g} s"), sent)
         return Failure(connection_failure(self.endpoint, error), sent)
 
-    def build(self, client: "httpx2.AsyncClient | httpx2.Client", step: Send) -> httpx2.Request:
+    def build(
+        self, client: "httpx2.AsyncClient | httpx2.Client", step: Send, send: Callable[[Multipart], Any]
+    ) -> httpx2.Request:
         request, timeout = step.request, step.timeout
+        headers = dict(step.headers)
         content = request.content()
-        headers = step.headers if content is None else {**step.headers, "Content-Type": "application/json"}
-        read = timeout.idle if request.stream else timeout.total
+        if request.upload is not None:
+            content = send(request.upload)
+            headers["Content-Type"] = request.upload.media_type
+            if request.upload.length is not None:
+                headers["Content-Length"] = str(request.upload.length)
+        elif content is not None:
+            headers["Content-Type"] = "application/json"
+        read = timeout.idle if request.stream or request.download else timeout.total
         limits = httpx2.Timeout(connect=timeout.connect, read=read, write=timeout.total, pool=timeout.connect)
         return client.build_request(
             request.method,
@@ -138,13 +150,9 @@ class AsyncTransport:
         http = self._http()
         try:
             async with asyncio.timeout(step.timeout.total):
-                response = await http.send(self.config.build(http, step), stream=True)
+                response = await http.send(self.config.build(http, step, self._sent), stream=True)
                 headers = {name.lower(): value for name, value in response.headers.items()}
-                if (
-                    step.request.stream
-                    and response.status_code < 300
-                    and "event-stream" in headers.get("content-type", "")
-                ):
+                if step.request.kept_open(response.status_code, headers.get("content-type", "")):
                     return Answer(response.status_code, headers, None), response
                 try:
                     content = await response.aread()
@@ -156,9 +164,21 @@ class AsyncTransport:
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             return self.config.failure(error, step.timeout), None
 
+    async def _sent(self, upload: Multipart) -> AsyncIterator[bytes]:
+        pieces, sent = upload.pieces(), 0
+        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+            yield piece
+            sent += len(piece)
+            if upload.progress is not None:
+                upload.progress(sent, upload.length)
+
     async def sleep(self, seconds: float) -> None:
         """Wait."""
         await asyncio.sleep(seconds)
+
+    async def blocking(self, function: Callable[P, R], *arguments: P.args, **options: P.kwargs) -> R:
+        """Call something that waits for a disk, without holding up the event loop."""
+        return await asyncio.to_thread(function, *arguments, **options)
 
     async def aclose(self) -> None:
         """Close the connections, if they are ours."""
@@ -221,9 +241,9 @@ class SyncTransport:
         http = self._http()
         deadline = None if step.timeout.total is None else time.monotonic() + step.timeout.total
         try:
-            response = http.send(self.config.build(http, step), stream=True)
+            response = http.send(self.config.build(http, step, self._sent), stream=True)
             headers = {name.lower(): value for name, value in response.headers.items()}
-            if step.request.stream and response.status_code < 300 and "event-stream" in headers.get("content-type", ""):
+            if step.request.kept_open(response.status_code, headers.get("content-type", "")):
                 return Answer(response.status_code, headers, None), response
             pieces: list[bytes] = []
             try:
@@ -237,9 +257,21 @@ class SyncTransport:
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             return self.config.failure(error, step.timeout), None
 
+    def _sent(self, upload: Multipart) -> Iterator[bytes]:
+        sent = 0
+        for piece in upload.pieces():
+            yield piece
+            sent += len(piece)
+            if upload.progress is not None:
+                upload.progress(sent, upload.length)
+
     def sleep(self, seconds: float) -> None:
         """Wait."""
         time.sleep(seconds)
+
+    def blocking(self, function: Callable[P, R], *arguments: P.args, **options: P.kwargs) -> R:
+        """Call something that waits for a disk."""
+        return function(*arguments, **options)
 
     def close(self) -> None:
         """Close the connections, if they are ours."""
@@ -261,6 +293,7 @@ class AsyncBody:
         self._pieces: AsyncIterator[bytes] = response.aiter_bytes()
         self.headers = headers
         self.attempts = attempts
+        self.status = response.status_code
 
     async def read(self) -> bytes | None:
         """The next piece; None at the end.
@@ -287,6 +320,7 @@ class SyncBody:
         self._pieces: Iterator[bytes] = response.iter_bytes()
         self.headers = headers
         self.attempts = attempts
+        self.status = response.status_code
 
     def read(self) -> bytes | None:
         """The next piece; None at the end.

@@ -107,11 +107,11 @@ def _judge(request: Request, result: Result, request_id: str, attempt: int) -> t
     if isinstance(result, Failure):
         error = result.error
         error.request_id, error.attempts = request_id, attempt
-        return error, request.repeatable or not result.sent
+        return error, request.again or not result.sent
     assert isinstance(result, Answer)
     error = error_of(result, request_id, attempt)
     ours = error.code.startswith("model_")  # the run itself failed: asking again gives the same answer
-    return error, request.repeatable and result.status in RETRIED and not ours
+    return error, request.again and result.status in RETRIED and not ours
 
 
 def error_of(answer: Answer, request_id: str | None = None, attempts: int = 1) -> APIError:
@@ -140,9 +140,7 @@ def error_of(answer: Answer, request_id: str | None = None, attempts: int = 1) -
 def _require_expected(request: Request, answer: Answer, request_id: str, attempt: int) -> None:
     expected = "text/event-stream" if request.stream else "json"
     kind = answer.headers.get("content-type", "")
-    if answer.status != 204 and answer.status < 300 and expected in kind:
-        return
-    if answer.status == 204:
+    if answer.status < 300 and (answer.status == 204 or request.download or expected in kind):
         return
     told = (
         f"redirects (status {answer.status})" if answer.status >= 300 else f"answered with {kind or 'no content type'}"

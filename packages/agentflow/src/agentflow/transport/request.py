@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from agentflow.transport.uploads import Multipart
+
 DEFAULT_CONNECT = 10.0
 DEFAULT_IDLE = 60.0
 DEFAULT_TOTAL = 600.0
@@ -37,8 +39,9 @@ class Request:
 
     Args:
         path: below the endpoint. query: parameters; None and defaults are left out by the caller.
-        body: sent as JSON. repeatable: sending it twice does no harm, so it may be retried.
-        stream: the answer is read as it comes.
+        body: sent as JSON. upload: a form with files, sent in place of it.
+        repeatable: sending it twice does no harm, so it may be retried.
+        stream: the answer is a stream of events, read as it comes. download: the same for a file of any type.
     """
 
     method: str
@@ -49,6 +52,17 @@ class Request:
     repeatable: bool = False
     stream: bool = False
     timeout: Timeout | float | None = None
+    upload: Multipart | None = None
+    download: bool = False
+
+    @property
+    def again(self) -> bool:
+        """Whether it may be sent again after it may have reached the server."""
+        return self.repeatable and (self.upload is None or self.upload.replayable)
+
+    def kept_open(self, status: int, media_type: str) -> bool:
+        """Whether an answer is handed on unread."""
+        return status < 300 and (self.download or (self.stream and "event-stream" in media_type))
 
     def content(self) -> bytes | None:
         """The body as it is sent."""

@@ -1,0 +1,1 @@
+"""Tests of what knows no resource: parse, chunk, embed, index, search."""
