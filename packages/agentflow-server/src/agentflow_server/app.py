@@ -19,9 +19,13 @@ from agentflow_server.http.identity import Identity
 from agentflow_server.http.sse import Streams
 from agentflow_server.jobs import Worker, ledger
 from agentflow_server.kit.clock import Clock, SystemClock
+from agentflow_server.kit.secrets import open_secrets
 from agentflow_server.kit.settings import Settings, SettingsError
 from agentflow_server.resources.agents import routes as agents_routes
 from agentflow_server.resources.agents.service import AgentsService
+from agentflow_server.resources.approvals import follow as approvals_follow
+from agentflow_server.resources.approvals import routes as approvals_routes
+from agentflow_server.resources.approvals.service import ApprovalsService
 from agentflow_server.resources.cancellations import routes as cancellations_routes
 from agentflow_server.resources.cancellations.service import CancellationsService
 from agentflow_server.resources.conversations import follow as conversations_follow
@@ -29,10 +33,18 @@ from agentflow_server.resources.conversations import routes as conversations_rou
 from agentflow_server.resources.conversations.service import ConversationsService
 from agentflow_server.resources.models import routes as models_routes
 from agentflow_server.resources.models.service import ModelsService
+from agentflow_server.resources.questions import follow as questions_follow
+from agentflow_server.resources.questions import routes as questions_routes
+from agentflow_server.resources.questions.service import QuestionsService
+from agentflow_server.resources.questions.tool import AskUser
 from agentflow_server.resources.runs import routes as runs_routes
 from agentflow_server.resources.runs.service import RunsService
 from agentflow_server.resources.system import routes as system_routes
 from agentflow_server.resources.system.service import SystemService, server_version
+from agentflow_server.resources.tools import routes as tools_routes
+from agentflow_server.resources.tools.builtin import current_time
+from agentflow_server.resources.tools.resolver import ToolMaker
+from agentflow_server.resources.tools.servers import McpServersService
 from agentflow_server.resources.tools.service import ToolsService
 from agentflow_server.runtime.control import Control
 from agentflow_server.runtime.engine import Engine
@@ -46,14 +58,13 @@ from agentflow_server.storage import open_database
 class Server:
     """A server that is ready to be served: its ASGI app, and how to tell it that it will stop.
 
-    `close_unused` gives back what was opened if the app is never served. `definitions` are those of the user's folder.
+    `close_unused` gives back what was opened if the app is never served.
     """
 
     app: ASGIApp
     fastapi: FastAPI
     begin_shutdown: Callable[[], None]
     close_unused: Callable[[], None]
-    definitions: Definitions
     loop: asyncio.AbstractEventLoop | None = None
 
     def begin_shutdown_from_thread(self) -> None:
@@ -85,16 +96,25 @@ def create_server(
     hub = Hub()
     log, tail = EventLog(db, hub, clock.micros), Tail(db, hub)
     worker = Worker(db, clock, lease_seconds=settings.lease_seconds)
-    tools = ToolsService(clock)
-    engine = Engine(
-        db, log, gateway, Resolvers(tools), Histories(db), worker, clock, (conversations_follow.follower(clock),)
+    approvals = ApprovalsService(db, clock, worker)
+    questions = QuestionsService(db, clock, worker)
+    maker = ToolMaker(
+        db, settings, open_secrets(settings), builtins=(current_time(clock), AskUser(questions)),
+        definitions=definitions, approve=approvals.gate,
+    )  # fmt: skip
+    tools = ToolsService(db, clock, maker)
+    followers = (
+        conversations_follow.follower(clock),
+        approvals_follow.follower(clock),
+        questions_follow.follower(clock),
     )
+    engine = Engine(db, log, gateway, Resolvers(maker), Histories(db), worker, clock, followers)
     runner = Runner(engine)
     worker.register(KIND, runner.handle, queue=QUEUE, concurrency=settings.max_concurrent_runs)
     control = Control(db, worker, clock)
-    agents = AgentsService(db, clock, gateway, tools, contributors=())
+    agents = AgentsService(db, clock, gateway, tools, contributors=(), definitions=definitions.agents)
     conversations = ConversationsService(db, clock, tail, control, gateway, agents)
-    runs = RunsService(db, clock, settings, tail, worker, runner, agents)
+    runs = RunsService(db, clock, settings, tail, worker, runner, agents, tools)
     system = SystemService(settings, db, gateway)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
 
@@ -116,6 +136,7 @@ def create_server(
         finally:
             begin_shutdown()
             await worker.stop(settings.shutdown_seconds)
+            await maker.aclose()
             await gateway.aclose()
             await db.close()
             unlock()
@@ -130,9 +151,12 @@ def create_server(
         conversations_routes.router(conversations, streams),
         cancellations_routes.router(CancellationsService(db, control)),
         models_routes.router(ModelsService(gateway)),
+        tools_routes.router(tools, McpServersService(db, clock, maker)),
+        approvals_routes.router(approvals),
+        questions_routes.router(questions),
     )
     app.include_router(system_routes.router(system))
-    server = Server(Doorman(app, settings.max_body_bytes), app, begin_shutdown, close_unused, definitions)
+    server = Server(Doorman(app, settings.max_body_bytes), app, begin_shutdown, close_unused)
     return server
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, create_model
+from agentflow.types.agents import AgentCreate
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.errors import PydanticUserError
 
 from agentflow_server.sandbox.signature import read_docstring
@@ -211,12 +212,22 @@ def agent(name: str | None = None, **config: Any) -> Callable[[C], C]:
 
     Args:
         config: fields of an agent: `description`, `system_prompt`, `llm_config`, `tools`, `max_turns`, …
+
+    Raises:
+        DefinitionError: a field does not hold.
     """
 
     def decorate(decorated: C) -> C:
         chosen: str = name or getattr(decorated, "__name__", "")
         text = inspect.cleandoc(decorated.__doc__ or "")
-        _define("agents", chosen, AgentDefinition(chosen, {**({"description": text} if text else {}), **config}))
+        settings = {**({"description": text} if text else {}), **config}
+        try:
+            AgentCreate.model_validate({**settings, "name": chosen})
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(step) for step in first["loc"])
+            raise DefinitionError(f"agent {chosen!r}: {where}: {first['msg']}") from None
+        _define("agents", chosen, AgentDefinition(chosen, settings))
         return decorated
 
     return decorate

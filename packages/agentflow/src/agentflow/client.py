@@ -11,15 +11,19 @@ if TYPE_CHECKING:
     import httpx2
 
     from agentflow._sync.agents import Agents
+    from agentflow._sync.approvals import Approvals
     from agentflow._sync.cancellations import Cancellations
     from agentflow._sync.conversations import Conversations
     from agentflow._sync.models import Models
+    from agentflow._sync.questions import Questions
     from agentflow._sync.runs import Runs
     from agentflow._sync.system import System
     from agentflow.resources.agents import AsyncAgents
+    from agentflow.resources.approvals import AsyncApprovals
     from agentflow.resources.cancellations import AsyncCancellations
     from agentflow.resources.conversations import AsyncConversations
     from agentflow.resources.models import AsyncModels
+    from agentflow.resources.questions import AsyncQuestions
     from agentflow.resources.runs import AsyncRuns
     from agentflow.resources.system import AsyncSystem
     from agentflow.transport.drivers import AsyncTransport, Config, SyncTransport
@@ -184,6 +188,20 @@ class AsyncAgentFlow(_Client):
         return AsyncCancellations(self._transport)
 
     @cached_property
+    def approvals(self) -> "AsyncApprovals":
+        """Tool calls that wait for a decision."""
+        from agentflow.resources.approvals import AsyncApprovals
+
+        return AsyncApprovals(self._transport)
+
+    @cached_property
+    def questions(self) -> "AsyncQuestions":
+        """Questions that wait for an answer."""
+        from agentflow.resources.questions import AsyncQuestions
+
+        return AsyncQuestions(self._transport)
+
+    @cached_property
     def models(self) -> "AsyncModels":
         """The catalogue of models."""
         from agentflow.resources.models import AsyncModels
@@ -264,6 +282,20 @@ class AgentFlow(_Client):
         from agentflow._sync.cancellations import Cancellations
 
         return Cancellations(self._transport)
+
+    @cached_property
+    def approvals(self) -> "Approvals":
+        """Tool calls that wait for a decision."""
+        from agentflow._sync.approvals import Approvals
+
+        return Approvals(self._transport)
+
+    @cached_property
+    def questions(self) -> "Questions":
+        """Questions that wait for an answer."""
+        from agentflow._sync.questions import Questions
+
+        return Questions(self._transport)
 
     @cached_property
     def models(self) -> "Models":

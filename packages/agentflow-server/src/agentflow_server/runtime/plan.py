@@ -41,6 +41,15 @@ class Notice(BaseModel):
     content: dict[str, Any]
 
 
+class DirectCall(BaseModel):
+    """The one tool call a direct run is made of, in place of a conversation with a model."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    arguments: dict[str, Any]
+
+
 class Plan(BaseModel):
     """A frozen run.
 
@@ -49,6 +58,7 @@ class Plan(BaseModel):
         sampling: fields of the model request (temperature, max_tokens, …).
         settings: what rooms above the runtime need to find again when a run resumes (client timezone, …).
         parent_call_id: the unit that caused this run, for a child run.
+        direct: the run is this one call, and asks no model.
         notices: events told when the run begins. citations: where hidden context came from; in the run's result.
     """
 
@@ -64,6 +74,7 @@ class Plan(BaseModel):
     tools: tuple[ToolRef, ...] = ()
     max_turns: int = 10
     output: OutputSpec | None = None
+    direct: DirectCall | None = None
     parent_call_id: str | None = None
     depth: int = 0
     settings: dict[str, Any] = Field(default_factory=dict[str, Any])

@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 from agentflow_server.eventlog import Draft
 from agentflow_server.gateway.messages import ToolSpec
 from agentflow_server.runtime.context import RunContext
+from agentflow_server.runtime.plan import Notice
 from agentflow_server.runtime.structured import first_problem
 from agentflow_server.storage import Tx
 
@@ -25,6 +26,7 @@ class ToolInvocation:
         call_id: the unit's id in the event tree. tool_call_id: the id the model gave the call.
         idempotency_key: the same for every attempt at this call, also after a restart.
         progress: reports on the way; what is reported becomes `tool_progress` events.
+        notices: events told together with the call's `start` (an approval that was given).
     """
 
     arguments: dict[str, Any]
@@ -32,6 +34,7 @@ class ToolInvocation:
     tool_call_id: str
     context: RunContext
     progress: Callable[[Any], None]
+    notices: tuple[Notice, ...] = ()
 
     @property
     def idempotency_key(self) -> str:
@@ -40,12 +43,16 @@ class ToolInvocation:
 
 @dataclass(frozen=True, slots=True)
 class ToolOutcome:
-    """What a call gave. `content` goes to the model, `result` into the event (and to callers)."""
+    """What a call gave. `content` goes to the model, `result` into the event (and to callers).
+
+    `notices` are events told together with the call's `end`.
+    """
 
     content: str
     result: Any = None
     is_error: bool = False
     metadata: dict[str, Any] = field(default_factory=dict[str, Any])
+    notices: tuple[Notice, ...] = ()
 
     @classmethod
     def of(cls, result: Any) -> "ToolOutcome":
@@ -54,17 +61,19 @@ class ToolOutcome:
         return cls(content, result)
 
     @classmethod
-    def failure(cls, code: str, message: str) -> "ToolOutcome":
+    def failure(cls, code: str, message: str, notices: tuple[Notice, ...] = ()) -> "ToolOutcome":
         """An outcome that tells the model, and the reader, what went wrong."""
-        return cls(f"Error: {message}", {"error": {"code": code, "message": message}}, is_error=True)
+        error = {"error": {"code": code, "message": message}}
+        return cls(f"Error: {message}", error, is_error=True, notices=notices)
 
 
 class ToolFailedError(Exception):
-    """A tool could not do its work; the model is told `message` and may go on."""
+    """A tool could not do its work; the model is told `message` and may go on. `notices` as of an outcome."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, notices: tuple[Notice, ...] = ()) -> None:
         super().__init__(message)
         self.code = code
+        self.notices = notices
 
 
 class Suspended(Exception):  # noqa: N818 - a control flow, not a failure
@@ -167,4 +176,4 @@ async def call(tool: Tool, invocation: ToolInvocation) -> ToolOutcome:
     except TimeoutError:
         return ToolOutcome.failure("tool_timeout", f"{tool.spec.name} took longer than {tool.timeout:g} s")
     except ToolFailedError as error:
-        return ToolOutcome.failure(error.code, str(error))
+        return ToolOutcome.failure(error.code, str(error), error.notices)

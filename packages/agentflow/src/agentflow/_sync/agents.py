@@ -2,7 +2,8 @@
 
 `client.agents`: agents, and running them."""
 
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from agentflow.errors import NotFoundError
 from agentflow._sync.pages import Page
@@ -21,12 +22,22 @@ from agentflow.types.agents import (
 )
 from agentflow.types.runs import RunResult
 
+if TYPE_CHECKING:
+    from agentflow._sync.tools import Tools
+
 
 class Agents:
     """Agents of the tenant."""
 
     def __init__(self, transport: SyncTransport) -> None:
         self._transport = transport
+
+    @cached_property
+    def tools(self) -> "Tools":
+        """Tools of an agent."""
+        from agentflow._sync.tools import Tools
+
+        return Tools(self._transport)
 
     def list(self, *, limit: int = 50, offset: int = 0, name: str | None = None) -> Page[Agent]:
         """A page of agents, oldest first; iterating it walks on through all.

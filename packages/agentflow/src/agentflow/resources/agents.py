@@ -1,6 +1,7 @@
 """`client.agents`: agents, and running them."""
 
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from agentflow.errors import NotFoundError
 from agentflow.resources.pages import AsyncPage
@@ -19,12 +20,22 @@ from agentflow.types.agents import (
 )
 from agentflow.types.runs import RunResult
 
+if TYPE_CHECKING:
+    from agentflow.resources.tools import AsyncTools
+
 
 class AsyncAgents:
     """Agents of the tenant."""
 
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
+
+    @cached_property
+    def tools(self) -> "AsyncTools":
+        """Tools of an agent."""
+        from agentflow.resources.tools import AsyncTools
+
+        return AsyncTools(self._transport)
 
     async def list(self, *, limit: int = 50, offset: int = 0, name: str | None = None) -> AsyncPage[Agent]:
         """A page of agents, oldest first; iterating it walks on through all.
