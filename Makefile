@@ -37,10 +37,10 @@ test: setup ## everything CI runs
 	$(BIN)/python tools/sync_generator.py --check
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long" --database both
 
 test-all: setup ## the long tests too
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --database both
 
 test-chaos: setup ## kill the server at seeded points, check that nothing is lost
 	$(BIN)/python -m pytest tests/crash

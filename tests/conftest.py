@@ -5,7 +5,57 @@ from pathlib import Path
 
 import pytest
 from agentflow import AgentFlow
+from agentflow_server import testing
 from agentflow_server.testing import LocalServer, ScriptedModel, local_server
+
+from tests.postgres import PostgresServer, running_postgres
+
+DATABASES = ("sqlite", "postgresql")
+ON_EVERY_DATABASE = ("server", "e2e", "security")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--database", choices=(*DATABASES, "both"), default="sqlite", help="what the backends of the tests run on"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of the server on the wanted databases; those marked `embedded` on SQLite alone."""
+    wanted = str(metafunc.config.getoption("--database"))
+    folder = metafunc.definition.path.relative_to(Path(__file__).parent).parts[0]
+    if "database" not in metafunc.fixturenames or folder not in ON_EVERY_DATABASE:
+        return
+    embedded = metafunc.definition.get_closest_marker("embedded") is not None
+    chosen = DATABASES if wanted == "both" else (wanted,)
+    metafunc.parametrize("database", ("sqlite",) if embedded else chosen, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server that tests of this session share."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session", autouse=True)
+def database(request: pytest.FixtureRequest) -> Iterator[str]:
+    """What the backends of a test run on: backends on one folder share a database, others get one of their own."""
+    kind: str = getattr(request, "param", "sqlite")
+    if kind == "sqlite":
+        yield kind
+        return
+    postgres: PostgresServer = request.getfixturevalue("postgres")
+    known: dict[Path, str] = {}
+
+    def database_of(folder: Path) -> str:
+        if folder not in known:
+            known[folder] = postgres.migrated()
+        return known[folder]
+
+    testing.default_database = database_of
+    yield kind
+    testing.default_database = None
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +72,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:  
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[LocalServer]:
+def server(database: str) -> Iterator[LocalServer]:
     """A backend that tests of this session share."""
     with local_server(providers={"test": ScriptedModel()}) as running:
         yield running

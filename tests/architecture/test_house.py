@@ -18,8 +18,9 @@ ROOMS = {
     "cached_results", "approvals", "questions", "artifacts", "batches", "attachments", "background", "cancellations",
     "models", "system", "usage", "runs",
 }  # fmt: skip
-BUILT = {"agents", "conversations", "cancellations", "models", "system", "runs"}
-SERVER_ONLY = {"tools"}  # the tools room builds what runs use; its routes come with its resource
+BUILT = {
+    "agents", "approvals", "conversations", "cancellations", "memory", "models", "questions", "system", "runs", "tools",
+}  # fmt: skip
 SHARED = {"base", "downloads", "pages", "streams"}
 CLI_ONLY = {
     "chat", "completion", "login", "main", "output", "profiles", "streaming", "version",
@@ -46,7 +47,7 @@ def test_a_room_has_one_name_everywhere() -> None:
     assert names(SDK / "types") - SHARED == BUILT
     assert names(SDK / "resources") - SHARED == BUILT
     assert names(SDK / "_sync") - SHARED == BUILT
-    assert names(SERVER / "resources") == BUILT | SERVER_ONLY
+    assert names(SERVER / "resources") == BUILT
     assert names(SDK / "cli") - CLI_ONLY == BUILT
     pages = {path.stem for path in (ROOT / "docs/resources").glob("*.md")}
     assert pages >= BUILT, f"without a page: {BUILT - pages}"

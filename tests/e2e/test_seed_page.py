@@ -124,13 +124,12 @@ def test_conversations_synchronously() -> None:
 
 
 async def test_options_of_what_is_not_built_are_refused_by_name() -> None:
-    from agentflow import AsyncAgentFlow, InlinePromptBlock, MemoryPolicy, RetrievalOptions, RunOptions
+    from agentflow import AsyncAgentFlow, InlinePromptBlock, RetrievalOptions, RunOptions
     from agentflow.errors import NotAvailableError
 
     options = {
         "knowledge_bases": RunOptions(knowledge_bases=["kb_product_docs"]),
         "retrieval_options": RunOptions(retrieval_options=RetrievalOptions(top_k=8, search_type="hybrid")),
-        "memory_policy": RunOptions(memory_policy=MemoryPolicy(archival_mode="auto", archival_limit=5)),
         "prompt_blocks": RunOptions(prompt_blocks=[InlinePromptBlock(name="a", body="Acme", tags=["b"])]),
     }
     async with AsyncAgentFlow.from_profile("local") as client:

@@ -7,7 +7,10 @@ import pytest
 from agentflow import _sync, events, resources
 from agentflow.client import AgentFlow, AsyncAgentFlow
 
-ROOMS = ["agents", "conversations", "runs", "cancellations", "models", "system"]
+ROOMS = [
+    "agents", "approvals", "conversations", "runs", "cancellations", "memory", "models", "questions", "system",
+]  # fmt: skip
+OF_AGENTS = ["tools"]
 
 
 def surface(cls: type) -> dict[str, list[tuple[str, object]]]:
@@ -20,7 +23,7 @@ def surface(cls: type) -> dict[str, list[tuple[str, object]]]:
     }
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("room", ROOMS + OF_AGENTS)
 def test_resources_are_the_same_in_both_colours(room: str) -> None:
     __import__(f"agentflow.resources.{room}")
     __import__(f"agentflow._sync.{room}")

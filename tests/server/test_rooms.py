@@ -368,6 +368,7 @@ def test_without_the_bypass_everybody_is_refused(tmp_path: Any) -> None:
                 client.agents.list()
 
 
+@pytest.mark.embedded
 def test_a_database_that_cannot_be_written_is_told(tmp_path: Any) -> None:
     with local_server(data=tmp_path) as server, server.client(max_retries=0, timeout=20) as client:
         agent_id = client.agents.by_name("MainAgent").id

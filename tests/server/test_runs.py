@@ -1,5 +1,6 @@
 """Runs: de-duplication, views, tools, structured output, limits, cancellation, queueing, compaction."""
 
+import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -365,8 +366,33 @@ def test_too_many_runs_wait_and_then_are_refused() -> None:
             reader.join(10)
 
 
+@pytest.mark.embedded
 def test_another_server_of_the_same_folder_is_refused(server: LocalServer) -> None:
     from agentflow_server.kit.settings import SettingsError
 
     with pytest.raises(SettingsError, match="in use"), local_server(data=server.data):
         pass
+
+
+@pytest.mark.anyio
+async def test_runs_cancelled_the_moment_they_begin_end(server: LocalServer) -> None:
+    async with server.async_client(timeout=30) as client:
+        agent_id = (await client.agents.by_name("MainAgent")).id
+
+        async def one(number: int) -> str:
+            call_id = f"at-once-{number}"
+            message = "[[words 300]] [[delay 20]]"
+            run = asyncio.create_task(
+                client.agents.run(agent_id=agent_id, message=message, options={"call_id": call_id})
+            )
+            while True:
+                try:
+                    await client.cancellations.cancel_call(call_id)
+                except NotFoundError:
+                    continue
+                break
+            return (await run).finish_reason
+
+        for batch in range(5):
+            reasons = await asyncio.gather(*(one(batch * 8 + number) for number in range(8)))
+            assert reasons == ["cancelled"] * 8

@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import numpy as np
 import pytest
-from agentflow_server.retrieval import BundledEmbedder, EmbeddingUnavailableError, bundled_embedder
+from agentflow_server.retrieval.embedding import BundledEmbedder, EmbeddingUnavailableError, bundled_embedder
 
 SENTENCES = ["A man is eating food.", "A man is eating a piece of bread.", "A cheetah chases prey across a field."]
 KNOWN = 0.7553  # cosine of the first two, as the model's own library gives it

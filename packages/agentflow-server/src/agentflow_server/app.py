@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from starlette.types import ASGIApp
 
 from agentflow_server.definitions import DefinitionError, Definitions, load
@@ -15,7 +15,7 @@ from agentflow_server.gateway import Gateway, GatewaySettings
 from agentflow_server.gateway.gateway import Provider
 from agentflow_server.http import envelope
 from agentflow_server.http.doorman import Doorman
-from agentflow_server.http.identity import Identity
+from agentflow_server.http.identity import Identity, current_caller
 from agentflow_server.http.sse import Streams
 from agentflow_server.jobs import Worker, ledger
 from agentflow_server.kit.clock import Clock, SystemClock
@@ -31,6 +31,12 @@ from agentflow_server.resources.cancellations.service import CancellationsServic
 from agentflow_server.resources.conversations import follow as conversations_follow
 from agentflow_server.resources.conversations import routes as conversations_routes
 from agentflow_server.resources.conversations.service import ConversationsService
+from agentflow_server.resources.memory import follow as memory_follow
+from agentflow_server.resources.memory import routes as memory_routes
+from agentflow_server.resources.memory.consolidation import Consolidation
+from agentflow_server.resources.memory.recall import Indexes
+from agentflow_server.resources.memory.service import Holder, MemoryContributor, MemoryService
+from agentflow_server.resources.memory.tool import memory_tools
 from agentflow_server.resources.models import routes as models_routes
 from agentflow_server.resources.models.service import ModelsService
 from agentflow_server.resources.questions import follow as questions_follow
@@ -46,12 +52,14 @@ from agentflow_server.resources.tools.builtin import current_time
 from agentflow_server.resources.tools.resolver import ToolMaker
 from agentflow_server.resources.tools.servers import McpServersService
 from agentflow_server.resources.tools.service import ToolsService
+from agentflow_server.retrieval.embedding import bundled_embedder
 from agentflow_server.runtime.control import Control
 from agentflow_server.runtime.engine import Engine
 from agentflow_server.runtime.history import Histories
+from agentflow_server.runtime.plan import Contributor
 from agentflow_server.runtime.runner import KIND, QUEUE, Runner
 from agentflow_server.runtime.tools import Resolvers
-from agentflow_server.storage import open_database
+from agentflow_server.storage import Database, open_database
 
 
 @dataclass(slots=True)
@@ -98,22 +106,26 @@ def create_server(
     worker = Worker(db, clock, lease_seconds=settings.lease_seconds)
     approvals = ApprovalsService(db, clock, worker)
     questions = QuestionsService(db, clock, worker)
-    maker = ToolMaker(
-        db, settings, open_secrets(settings), builtins=(current_time(clock), AskUser(questions)),
-        definitions=definitions, approve=approvals.gate,
-    )  # fmt: skip
+    maker = ToolMaker(db, settings, open_secrets(settings), definitions=definitions, approve=approvals.gate)
     tools = ToolsService(db, clock, maker)
+    contributors: list[Contributor] = []
+    holders: dict[str, Holder] = {}
+    agents = AgentsService(db, clock, gateway, tools, contributors, definitions.agents)
+    memory = MemoryService(db, clock, settings, worker, agents, Indexes(db, bundled_embedder()), holders)
+    maker.offer(current_time(clock), AskUser(questions), *memory_tools(memory))
     followers = (
         conversations_follow.follower(clock),
+        memory_follow.follower(clock, settings),
         approvals_follow.follower(clock),
         questions_follow.follower(clock),
     )
+    Consolidation(db, clock, settings, worker, gateway, agents, memory)
+    contributors.append(MemoryContributor(memory))
     engine = Engine(db, log, gateway, Resolvers(maker), Histories(db), worker, clock, followers)
     runner = Runner(engine)
-    worker.register(KIND, runner.handle, queue=QUEUE, concurrency=settings.max_concurrent_runs)
+    worker.register(KIND, runner.handle, queue=QUEUE, concurrency=settings.max_concurrent_runs, concludes=True)
     control = Control(db, worker, clock)
-    agents = AgentsService(db, clock, gateway, tools, contributors=(), definitions=definitions.agents)
-    conversations = ConversationsService(db, clock, tail, control, gateway, agents)
+    conversations = holders["conversations"] = ConversationsService(db, clock, tail, control, gateway, agents)
     runs = RunsService(db, clock, settings, tail, worker, runner, agents, tools)
     system = SystemService(settings, db, gateway)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
@@ -129,16 +141,14 @@ def create_server(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         server.loop = asyncio.get_running_loop()
-        await db.write(ledger.abandon_leases)
+        if db.dialect == "sqlite":
+            await db.write(ledger.abandon_leases)
         worker.start()
         try:
             yield
         finally:
             begin_shutdown()
-            await worker.stop(settings.shutdown_seconds)
-            await maker.aclose()
-            await gateway.aclose()
-            await db.close()
+            await _close(worker, maker, gateway, db, settings.shutdown_seconds)
             unlock()
 
     app = FastAPI(title="AgentFlow", version=server_version(), lifespan=lifespan)
@@ -150,6 +160,7 @@ def create_server(
         runs_routes.router(runs, streams),
         conversations_routes.router(conversations, streams),
         cancellations_routes.router(CancellationsService(db, control)),
+        memory_routes.router(memory),
         models_routes.router(ModelsService(gateway)),
         tools_routes.router(tools, McpServersService(db, clock, maker)),
         approvals_routes.router(approvals),
@@ -170,6 +181,14 @@ def _definitions(settings: Settings) -> Definitions:
         raise SettingsError(f"AGENTFLOW_APP: {error}") from error
 
 
+async def _close(worker: Worker, maker: ToolMaker, gateway: Gateway, db: Database, patience: float) -> None:
+    """Let go of everything, the database last: what is stopped writes where it stands."""
+    await worker.stop(patience)
+    await maker.aclose()
+    await gateway.aclose()
+    await db.close()
+
+
 def _include(app: FastAPI, *rooms: APIRouter) -> None:
     for room in rooms:
-        app.include_router(room, prefix="/api/v1")
+        app.include_router(room, prefix="/api/v1", dependencies=[Depends(current_caller)])

@@ -6,9 +6,10 @@
 It listens on a free loopback port and keeps its data in a temporary folder.
 """
 
+import base64
 import tempfile
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,10 @@ from agentflow_server.kit.settings import Settings
 from agentflow_server.serving import listen, url_of, uvicorn_server
 
 __all__ = ["LocalServer", "Reply", "ScriptedModel", "local_server"]
+
+default_database: Callable[[Path], str] | None = None
+"""Gives the PostgreSQL URL for a backend on a folder that is not told its `database_url`; None: it is embedded."""
+_TEST_KEY = "test:" + base64.b64encode(b"a key that protects no secrets..").decode()
 
 
 class LocalServer:
@@ -64,6 +69,9 @@ def local_server(
     """
     with tempfile.TemporaryDirectory(prefix="agentflow-") as temporary:
         folder = data or Path(temporary)
+        if default_database is not None:
+            settings.setdefault("database_url", default_database(folder))
+            settings.setdefault("secret_keys", _TEST_KEY)
         chosen = Settings(data=folder, dev_auth_bypass=True, port=0, **settings)
         server = create_server(
             chosen, gateway_settings=gateway_settings or GatewaySettings(), providers=providers, clock=clock

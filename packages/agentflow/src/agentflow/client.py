@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from agentflow._sync.approvals import Approvals
     from agentflow._sync.cancellations import Cancellations
     from agentflow._sync.conversations import Conversations
+    from agentflow._sync.memory import Memory
     from agentflow._sync.models import Models
     from agentflow._sync.questions import Questions
     from agentflow._sync.runs import Runs
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from agentflow.resources.approvals import AsyncApprovals
     from agentflow.resources.cancellations import AsyncCancellations
     from agentflow.resources.conversations import AsyncConversations
+    from agentflow.resources.memory import AsyncMemory
     from agentflow.resources.models import AsyncModels
     from agentflow.resources.questions import AsyncQuestions
     from agentflow.resources.runs import AsyncRuns
@@ -202,6 +204,13 @@ class AsyncAgentFlow(_Client):
         return AsyncQuestions(self._transport)
 
     @cached_property
+    def memory(self) -> "AsyncMemory":
+        """What agents keep about the user."""
+        from agentflow.resources.memory import AsyncMemory
+
+        return AsyncMemory(self._transport)
+
+    @cached_property
     def models(self) -> "AsyncModels":
         """The catalogue of models."""
         from agentflow.resources.models import AsyncModels
@@ -296,6 +305,13 @@ class AgentFlow(_Client):
         from agentflow._sync.questions import Questions
 
         return Questions(self._transport)
+
+    @cached_property
+    def memory(self) -> "Memory":
+        """What agents keep about the user."""
+        from agentflow._sync.memory import Memory
+
+        return Memory(self._transport)
 
     @cached_property
     def models(self) -> "Models":

@@ -49,7 +49,8 @@ class EventLog:
     ) -> Awaitable[list[StoredEvent]]:
         """Store the events as one unit, together with what `also` writes; tell the readers once it is on disk.
 
-        Appends of one caller keep their order; awaiting the result is needed only to know that it is durable.
+        Appends of one caller keep their order; awaiting the result is needed only to know that it is durable. A caller
+        that is cancelled while it waits does not keep the readers from hearing of what was written.
         """
 
         def unit(tx: Tx) -> list[StoredEvent]:
@@ -60,7 +61,7 @@ class EventLog:
 
         future = asyncio.ensure_future(self._db.write(unit))
         future.add_done_callback(lambda done: self._committed(scope, done))
-        return future
+        return asyncio.shield(future)
 
     def record(self, tx: Tx, scope: Scope, drafts: Sequence[Draft]) -> list[StoredEvent]:
         """Store the events inside a unit that the caller writes; the caller publishes them after its commit."""

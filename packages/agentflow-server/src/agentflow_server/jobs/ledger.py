@@ -149,7 +149,8 @@ def renew(tx: Tx, *, owner: str, now: int, lease_until: int) -> list[tuple[str, 
 
 def check_fence(tx: Tx, job: Job) -> None:
     """Raise LeaseLostError unless the worker still owns the job. Part of every unit a worker writes."""
-    if tx.one(f"SELECT 1 AS ok FROM jobs WHERE {_OWNED}", _key(job)) is None:  # noqa: S608 - constants
+    held = " FOR NO KEY UPDATE" if tx.dialect == "postgresql" else ""  # nobody claims it until we have committed
+    if tx.one(f"SELECT 1 AS ok FROM jobs WHERE {_OWNED}{held}", _key(job)) is None:  # noqa: S608 - constants
         raise LeaseLostError(f"job {job.id} is no longer owned by this worker")
 
 

@@ -50,15 +50,25 @@ class Worker:
         self._lease = int(lease_seconds * SECOND)
         self.owner = owner or new_id()
         self._handlers: dict[str, Handler] = {}
+        self._concluding: set[str] = set()
         self._pools: dict[str, _Pool] = {}
         self._tasks: dict[tuple[str, str], asyncio.Task[Any]] = {}
         self._bell = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
         self.stopping = False
 
-    def register(self, kind: str, handler: Handler, *, queue: str = "default", concurrency: int = 8) -> None:
-        """Let jobs of `kind` be run by `handler`; the queue runs at most `concurrency` at once."""
+    def register(
+        self, kind: str, handler: Handler, *, queue: str = "default", concurrency: int = 8, concludes: bool = False
+    ) -> None:
+        """Let jobs of `kind` be run by `handler`; the queue runs at most `concurrency` at once.
+
+        Args:
+            concludes: the handler itself writes how a cancelled job ends: one that was interrupted before it could is
+                given its job once more.
+        """
         self._handlers[kind] = handler
+        if concludes:
+            self._concluding.add(kind)
         pool = self._pools.setdefault(queue, _Pool(concurrency))
         pool.concurrency = max(pool.concurrency, concurrency)
 
@@ -177,7 +187,7 @@ class Worker:
         now = self._clock.micros()
 
         def unit(tx: Any) -> None:
-            if error is None and not ledger.cancel_requested(tx, job.tenant, job.id):
+            if error is None and (job.kind in self._concluding or not ledger.cancel_requested(tx, job.tenant, job.id)):
                 ledger.release(tx, job, now)
             elif error is None:
                 ledger.settle(tx, job, "cancelled", now)
@@ -188,7 +198,11 @@ class Worker:
                 ledger.release(tx, job, now, run_at=now + pause * SECOND)
 
         future = asyncio.ensure_future(self._db.write(unit))
-        future.add_done_callback(_forget_lost_lease)
+        future.add_done_callback(self._written)
+
+    def _written(self, done: "asyncio.Future[None]") -> None:
+        self._bell.set()
+        _forget_lost_lease(done)
 
 
 def _forget_lost_lease(done: "asyncio.Future[None]") -> None:

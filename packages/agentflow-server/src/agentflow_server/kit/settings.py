@@ -29,6 +29,9 @@ class Settings(BaseModel):
     database_url: SecretStr | None = Field(
         default=None, description="AGENTFLOW_DATABASE_URL: postgresql://… to scale out"
     )
+    database_connections: int = Field(
+        default=12, ge=2, le=500, description="AGENTFLOW_DATABASE_CONNECTIONS: PostgreSQL connections of one process"
+    )
     sqlite_synchronous: Literal["full", "normal"] = Field(
         default="full",
         description="AGENTFLOW_SQLITE_SYNCHRONOUS: `full` survives power loss, `normal` only a killed process",
@@ -89,6 +92,25 @@ class Settings(BaseModel):
     )
     shutdown_seconds: float = Field(
         default=10.0, ge=0, description="AGENTFLOW_SHUTDOWN_SECONDS: time to hand runs over"
+    )
+
+    memory_core_chars: int = Field(
+        default=4_000, gt=0, description="AGENTFLOW_MEMORY_CORE_CHARS: characters of a core memory block"
+    )
+    memory_core_entries: int = Field(
+        default=20, gt=0, description="AGENTFLOW_MEMORY_CORE_ENTRIES: entries (lines) of a core memory block"
+    )
+    memory_archival_chars: int = Field(
+        default=8_000, gt=0, description="AGENTFLOW_MEMORY_ARCHIVAL_CHARS: characters of an archival memory block"
+    )
+    memory_consolidation: bool = Field(
+        default=True,
+        description="AGENTFLOW_MEMORY_CONSOLIDATION: let the model keep memory from conversations that have settled",
+    )
+    memory_idle_seconds: float = Field(
+        default=300.0,
+        ge=0,
+        description="AGENTFLOW_MEMORY_IDLE_SECONDS: how long after its last run a conversation has settled",
     )
 
     @model_validator(mode="after")

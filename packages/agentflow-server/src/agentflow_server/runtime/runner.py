@@ -53,6 +53,8 @@ class Runner:
     async def handle(self, job: Job) -> Settled:
         """Drive the run of a job to its end, or to the point where it waits."""
         context = self._accepted.pop(job.id, None)
+        if context is not None and context.job.fence != job.fence:
+            context = None
         state = RunState(begun=True) if context else None
         if context is None:
             context = await self._load(job)

@@ -1,10 +1,10 @@
 """The database port: what stores may do, and how a tenant is bound to every statement.
 
 A unit of work is a plain function over a `Tx`. Two implementations run it: SQLite (one writer thread, group
-commit) and PostgreSQL (a pool). Nothing above the stores sees SQL; nothing below them decides anything.
+commit) and PostgreSQL (connections in threads). Nothing above the stores sees SQL; nothing below them decides anything.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -46,24 +46,41 @@ class Tx(Protocol):
 
 
 class Database(Protocol):
-    """A database of the platform. `read` must be short; `scan` may take its time in a thread."""
+    """A database of the platform. `read` must be short; `scan` may take its time in a thread.
+
+    A unit given with a `tenant` is shut in with that tenant's rows where the database can do so (row-level security);
+    one without may touch every tenant's.
+    """
 
     @property
     def dialect(self) -> Dialect: ...
 
-    def read(self, fn: Callable[[Tx], T]) -> Awaitable[T]:
+    def read(self, fn: Callable[[Tx], T], *, tenant: str | None = None) -> Awaitable[T]:
         """Run a short point read on a consistent snapshot."""
         ...
 
-    def scan(self, fn: Callable[[Tx], T]) -> Awaitable[T]:
+    def scan(self, fn: Callable[[Tx], T], *, tenant: str | None = None) -> Awaitable[T]:
         """Run a longer read in a thread, so that the event loop is not held up."""
         ...
 
-    def write(self, fn: Callable[[Tx], T]) -> Awaitable[T]:
+    def write(
+        self,
+        fn: Callable[[Tx], T],
+        *,
+        tenant: str | None = None,
+        order: Hashable | None = None,
+        serial: bool = True,
+    ) -> Awaitable[T]:
         """Run one atomic unit; resolves only after its commit has reached the disk.
 
-        Units written in one order by one caller are committed in that order. If `fn` raises, its own changes are
-        rolled back, no other unit is affected, and the exception is raised here.
+        If `fn` raises, its own changes are rolled back, no other unit is affected, and the exception is raised here.
+        `fn` may be run again from its beginning when the unit has met another one, so it changes nothing but the
+        database.
+
+        Args:
+            order: units with the same value are committed in the order they were given; by default those of one task.
+            serial: the unit sees and leaves the database as if it ran alone. Without it the unit must hold by itself
+                the locks it relies on.
         """
         ...
 
@@ -130,10 +147,10 @@ class TenantDatabase:
         return self._db.dialect
 
     def read(self, fn: Callable[[Tx], T]) -> Awaitable[T]:
-        return self._db.read(lambda tx: fn(TenantTx(tx, self.tenant)))
+        return self._db.read(lambda tx: fn(TenantTx(tx, self.tenant)), tenant=self.tenant)
 
     def scan(self, fn: Callable[[Tx], T]) -> Awaitable[T]:
-        return self._db.scan(lambda tx: fn(TenantTx(tx, self.tenant)))
+        return self._db.scan(lambda tx: fn(TenantTx(tx, self.tenant)), tenant=self.tenant)
 
     def write(self, fn: Callable[[Tx], T]) -> Awaitable[T]:
-        return self._db.write(lambda tx: fn(TenantTx(tx, self.tenant)))
+        return self._db.write(lambda tx: fn(TenantTx(tx, self.tenant)), tenant=self.tenant)

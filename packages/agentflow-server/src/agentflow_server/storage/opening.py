@@ -19,9 +19,14 @@ def open_database(settings: Settings) -> tuple[Database, Callable[[], None]]:
     """Open the database and return it with a function that gives its folder's lock back.
 
     Raises:
-        SettingsError: the folder cannot be used, or another server is using it.
+        SettingsError: the folder or the database cannot be used, or another server is using the folder.
     """
-    path, lock = _upgraded(settings)
+    if settings.database_url is not None:
+        from agentflow_server.storage.postgres import PostgresDatabase
+
+        url = _upgraded_postgres(settings.database_url.get_secret_value())
+        return PostgresDatabase(url, connections=settings.database_connections), _nothing
+    path, lock = _upgraded_sqlite(settings)
     return SqliteDatabase(path, synchronous=settings.sqlite_synchronous), lock.close
 
 
@@ -31,15 +36,37 @@ def upgrade_database(settings: Settings) -> None:
     Raises:
         SettingsError: as `open_database`.
     """
-    _, lock = _upgraded(settings)
+    if settings.database_url is not None:
+        _upgraded_postgres(settings.database_url.get_secret_value())
+        return
+    _, lock = _upgraded_sqlite(settings)
     lock.close()
 
 
-def _upgraded(settings: Settings) -> tuple[Path, IO[str]]:
-    if settings.database_url is not None:
+def _nothing() -> None:
+    """A shared database has no lock to give back."""
+
+
+def _upgraded_postgres(url: str) -> str:
+    if not url.startswith(("postgresql://", "postgres://")):
+        raise SettingsError("AGENTFLOW_DATABASE_URL: must begin with postgresql://")
+    try:
+        import psycopg
+    except ImportError:
         raise SettingsError(
-            "AGENTFLOW_DATABASE_URL: this version runs on its embedded database only; unset the variable"
-        )
+            "AGENTFLOW_DATABASE_URL: needs the PostgreSQL driver; install it with:"
+            " pip install 'agentflow-server[postgres]'"
+        ) from None
+    from agentflow_server.storage.migrations import upgrade_postgres
+
+    try:
+        upgrade_postgres(url)
+    except psycopg.Error as error:
+        raise SettingsError(f"AGENTFLOW_DATABASE_URL: the database cannot be used: {error}") from None
+    return url
+
+
+def _upgraded_sqlite(settings: Settings) -> tuple[Path, IO[str]]:
     folder = settings.data
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

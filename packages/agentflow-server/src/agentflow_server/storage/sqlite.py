@@ -8,7 +8,7 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
@@ -81,16 +81,23 @@ class SqliteDatabase:
         connection.execute("PRAGMA query_only = ON")
         self._local.connection = connection
 
-    async def read(self, fn: Callable[[Tx], T]) -> T:
+    async def read(self, fn: Callable[[Tx], T], *, tenant: str | None = None) -> T:
         return _snapshot(self._inline, fn)
 
-    async def scan(self, fn: Callable[[Tx], T]) -> T:
+    async def scan(self, fn: Callable[[Tx], T], *, tenant: str | None = None) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._scans, self._scan, fn)
 
     def _scan(self, fn: Callable[[Tx], T]) -> T:
         return _snapshot(self._local.connection, fn)
 
-    def write(self, fn: Callable[[Tx], T]) -> Awaitable[T]:
+    def write(
+        self,
+        fn: Callable[[Tx], T],
+        *,
+        tenant: str | None = None,
+        order: Hashable | None = None,
+        serial: bool = True,
+    ) -> Awaitable[T]:
         if self._closed:
             raise StorageUnavailableError("the database is closed: the server is shutting down")
         loop = asyncio.get_running_loop()

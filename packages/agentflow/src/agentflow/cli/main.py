@@ -12,15 +12,19 @@ import click
 
 COMMANDS = {
     "agents": ("agentflow.cli.agents:agents", "List, show, change and run agents."),
+    "approvals": ("agentflow.cli.approvals:approvals", "Decide on tool calls that wait for it."),
     "cancellations": ("agentflow.cli.cancellations:cancellations", "Stop what is running."),
     "chat": ("agentflow.cli.chat:chat", "Talk to an agent."),
     "completion": ("agentflow.cli.completion:completion", "Print the completion script of a shell."),
     "conversations": ("agentflow.cli.conversations:conversations", "List, show, search and delete conversations."),
     "login": ("agentflow.cli.login:login", "Sign in and keep it as a profile."),
+    "memory": ("agentflow.cli.memory:memory", "Show, search, change and erase what agents keep about you."),
     "models": ("agentflow.cli.models:models", "Show the catalogue of models."),
     "profiles": ("agentflow.cli.profiles:profiles", "List, show, choose and remove profiles."),
+    "questions": ("agentflow.cli.questions:questions", "Answer what runs ask their user."),
     "runs": ("agentflow.cli.runs:runs", "Show a run, or follow it."),
     "system": ("agentflow.cli.system:system", "Ask the server how it is."),
+    "tools": ("agentflow.cli.tools:tools", "List, define, run and gate tools."),
     "version": ("agentflow.cli.version:version", "Print the version."),
 }
 PLUGINS = "agentflow.cli"

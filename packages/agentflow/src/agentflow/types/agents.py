@@ -27,6 +27,16 @@ class LLMConfig(RequestModel):
     reasoning_effort: Effort | None = None
 
 
+class AgentMemory(RequestModel):
+    """How an agent deals with memory.
+
+    Attributes:
+        consolidation: False keeps its conversations out of sleep-time memory.
+    """
+
+    consolidation: bool | None = None
+
+
 class _Settings(RequestModel):
     description: str | None = Field(default=None, max_length=10_000)
     icon: str | None = Field(default=None, max_length=200)
@@ -39,6 +49,7 @@ class _Settings(RequestModel):
     enable_reflection: bool | None = None
     max_reflection_attempts: int | None = Field(default=None, ge=0, le=10)
     knowledge_bases: list[str] | None = None
+    memory: AgentMemory | None = None
 
 
 class AgentCreate(_Settings):
@@ -46,7 +57,7 @@ class AgentCreate(_Settings):
 
     name: str = Name
     label: str | None = Field(default=None, max_length=200)
-    tools: list[str] | None = Field(default=None, description="Names of built-in tools the agent may use.")
+    tools: list[str] | None = Field(default=None, description="Names or ids of tools the agent may use.")
 
 
 class AgentUpdate(_Settings):
@@ -107,6 +118,7 @@ class AgentConfig(ResponseModel):
     enable_reflection: bool = False
     max_reflection_attempts: int = 1
     knowledge_bases: list[str] = Field(default_factory=list[str])
+    memory: dict[str, Any] = Field(default_factory=dict[str, Any])
     tools: list[str] = Field(default_factory=list[str])
     tool_count: int = 0
     sub_agent_count: int = 0

@@ -1,21 +1,20 @@
 """Any endpoint that speaks OpenAI's chat completions: the hot path of most runs.
 
-Written on bare httpx2: the request is joined from messages that were serialised once, the answer is split and parsed
+Written on our own wire: the request is joined from messages that were serialised once, the answer is split and parsed
 from bytes. Source of the format: OpenAI API reference, "Create chat completion", streaming.
 """
 
 import asyncio
 import json
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any
 
-import httpx2
 from agentflow.errors import ModelBadRequestError, ModelInterruptedError, ModelTimeoutError, ModelUnavailableError
 from pydantic_core import from_json, to_json
 
 from agentflow_server.gateway.failures import provider_error
+from agentflow_server.gateway.http1 import Answer, Wire, WireError, WireTimeoutError, wire_for
 from agentflow_server.gateway.memo import Memo
 from agentflow_server.gateway.messages import (
     AssistantMessage,
@@ -54,22 +53,16 @@ class OpenAICompatible:
     def __init__(self, name: str, endpoint: Endpoint, settings: GatewaySettings) -> None:
         self._name = name
         self._endpoint = endpoint
-        self._timeout = httpx2.Timeout(settings.idle_timeout, connect=settings.connect_timeout)
-        self._limit = settings.concurrency
-        self._client: httpx2.AsyncClient | None = None
+        self._settings = settings
+        self._http: Wire | None = None
         self._wire: Memo[bytes] = Memo(_wire)
         self._plain_json: set[str] = set()
 
-    def _http(self) -> httpx2.AsyncClient:
-        if self._client is None:
-            base = self._endpoint.base_url or ""
-            self._client = httpx2.AsyncClient(
-                timeout=self._timeout,
-                limits=httpx2.Limits(max_connections=self._limit, max_keepalive_connections=self._limit),
-                verify=ssl.create_default_context() if base.startswith("https") else False,
-                follow_redirects=False,
-            )
-        return self._client
+    def _send(self, method: str, url: str, headers: dict[str, str], body: bytes) -> AbstractAsyncContextManager[Answer]:
+        if self._http is None:
+            limits = self._settings
+            self._http = wire_for(url, connect_timeout=limits.connect_timeout, idle_timeout=limits.idle_timeout)
+        return self._http.send(method, url, headers, body)
 
     async def stream(self, request: ModelRequest, model: str) -> AsyncGenerator[Chunk, None]:
         """Ask; see `Provider.stream`."""
@@ -91,44 +84,35 @@ class OpenAICompatible:
         url, headers = self._target(model)
         answer = _Answer(f"{self._name}/{model}")
         try:
-            async with self._http().stream(
-                "POST", url, content=self._body(request, model), headers=headers
-            ) as response:
+            async with self._send("POST", url, headers, self._body(request, model)) as response:
                 answer.request_id = response.headers.get("x-request-id")
-                if response.status_code != 200:
+                if response.status != 200:
                     raise await self._refusal(response)
                 blocks = _blocks(response)
                 async for block in blocks:
                     for chunk in answer.read(block):
                         yield chunk
                     if answer.done:
-                        await _read_to_end(blocks)
+                        await _read_to_end(response)
                         break
-        except httpx2.TimeoutException as error:
-            raise self._timed_out(answer, error) from None
-        except httpx2.TransportError as error:
-            raise self._cut(answer, error) from None
+        except WireError as error:
+            raise self._failure(answer, error) from None
         yield answer.completed(request, self._wire)
 
-    def _timed_out(self, answer: "_Answer", error: httpx2.TimeoutException) -> Exception:
-        if isinstance(error, httpx2.ConnectTimeout):
-            return ModelUnavailableError(f"{self._name} could not be reached in time")
+    def _failure(self, answer: "_Answer", error: WireError) -> Exception:
+        silent = isinstance(error, WireTimeoutError)
         if answer.started:
-            return ModelInterruptedError(f"{self._name} fell silent in the middle of its answer")
-        return ModelTimeoutError(f"{self._name} did not begin to answer in time")
+            what = "fell silent" if silent else "broke off"
+            return ModelInterruptedError(f"{self._name} {what} in the middle of its answer")
+        if silent and error.sent:
+            return ModelTimeoutError(f"{self._name} did not begin to answer in time")
+        return ModelUnavailableError(f"{self._name} could not be reached: {error}")
 
-    def _cut(self, answer: "_Answer", error: httpx2.TransportError) -> Exception:
-        if answer.started:
-            return ModelInterruptedError(f"{self._name} broke off in the middle of its answer")
-        return ModelUnavailableError(f"{self._name} could not be reached: {type(error).__name__}")
-
-    async def _refusal(self, response: httpx2.Response) -> Exception:
+    async def _refusal(self, response: Answer) -> Exception:
         body = b""
-        async for piece in response.aiter_bytes():
+        while len(body) < _MAX_ERROR and (piece := await response.read()) is not None:
             body += piece
-            if len(body) > _MAX_ERROR:
-                break
-        return provider_error(self._name, response.status_code, body, response.headers.get("retry-after"))
+        return provider_error(self._name, response.status, body, response.headers.get("retry-after"))
 
     def _target(self, model: str) -> tuple[str, dict[str, str]]:
         endpoint = self._endpoint
@@ -168,36 +152,39 @@ class OpenAICompatible:
     async def models(self) -> list[str]:
         """The models a local endpoint lists; none if it does not answer quickly."""
         url, headers = self._target("")
+        body = b""
         try:
-            response = await self._http().get(
-                url.replace("/chat/completions", "/models"),
-                headers={**headers, "Accept": "application/json"},
-                timeout=3.0,
-            )
-            return [str(item["id"]) for item in response.json()["data"]] if response.status_code == 200 else []
-        except (httpx2.HTTPError, ValueError, KeyError, TypeError):
+            async with (
+                asyncio.timeout(3.0),
+                self._send("GET", url.replace("/chat/completions", "/models"), headers, b"") as response,
+            ):
+                while (piece := await response.read()) is not None:
+                    body += piece
+                listed = json.loads(body)["data"] if response.status == 200 else ()
+                return [str(item["id"]) for item in listed]
+        except (WireError, TimeoutError, ValueError, KeyError, TypeError):
             return []
 
     async def aclose(self) -> None:
         """Close the connections."""
-        if self._client is not None:
-            await self._client.aclose()
+        if self._http is not None:
+            await self._http.aclose()
 
 
-async def _read_to_end(blocks: AsyncIterator[list[bytes]]) -> None:
+async def _read_to_end(response: Answer) -> None:
     """Take what stands behind `[DONE]`, so that the connection can be used again; a server that holds it is left."""
     try:
         async with asyncio.timeout(_LAST_BYTES):
-            async for _ in blocks:
+            while await response.read() is not None:
                 pass
     except TimeoutError:
         pass
 
 
-async def _blocks(response: httpx2.Response) -> AsyncIterator[list[bytes]]:
+async def _blocks(response: Answer) -> AsyncIterator[list[bytes]]:
     """The data lines of each network read (server-sent events; this format never splits one over two lines)."""
     rest = b""
-    async for piece in response.aiter_raw():
+    while (piece := await response.read()) is not None:
         lines = (rest + piece).split(b"\n")
         rest = lines.pop()
         if len(rest) > _MAX_LINE:

@@ -40,6 +40,7 @@ from agentflow_server.gateway.providers.sample import sample
 from agentflow_server.gateway.stream import Chunk, Completed, ReasoningChunk, TextChunk, ToolCallStarted
 
 _DIRECTIVE = re.compile(r"\[\[(tool|say|words|delay|fail|json|reason)\s+(.*?)\]\](?!\])", re.DOTALL)
+_WISH = re.compile(r"\bremember that ([^.!?]+[.!?]?)", re.IGNORECASE)
 _WORD = re.compile(r"[^\W_]{3,}")
 _COMMON = frozenset(
     [
@@ -136,6 +137,8 @@ class ScriptedProvider:
 
     def _reply(self, request: ModelRequest) -> Reply:
         question, given, results = _read(request.messages)
+        if request.output_name == "memory_edits":
+            return Reply(json.dumps({"edits": _remembered(question)}, ensure_ascii=False))
         directives = _DIRECTIVE.findall(question)
         reply = Reply(delay=sum(float(rest) for kind, rest in directives if kind == "delay") / 1000)
         reply.reasoning = " ".join(rest for kind, rest in directives if kind == "reason")
@@ -245,6 +248,15 @@ def _read(messages: Sequence[Message]) -> tuple[str, list[str], list[ToolMessage
         elif isinstance(message, SystemMessage):
             given.append(message.text)
     return question, given, results
+
+
+def _remembered(conversation: str) -> list[dict[str, Any]]:
+    """Edits of core memory: what the user asked to remember, in these words."""
+    wishes = [wish for line in conversation.splitlines() if line.startswith("User: ") for wish in _WISH.findall(line)]
+    return [
+        {"action": "add", "block": "core", "scope": "user", "entry": wish[0].upper() + wish[1:], "old_entry": None}
+        for wish in wishes
+    ]
 
 
 def _part_text(part: ImagePart | DocumentPart) -> str:

@@ -43,7 +43,6 @@ _NOT_BUILT = {
     "artifacts": "artifacts",
     "context_refs": "context references",
     "prompt_blocks": "prompt blocks",
-    "memory_policy": "memory",
     "image_detail": "attachments",
     "enable_planning": "planning",
     "enable_reflection": "reflection",
@@ -108,7 +107,7 @@ class AgentsService:
             elif known.data != data:
                 store.update(tx, record)
             if settings.tools is not None:
-                self._tools.set_names(tx, record.id, settings.tools, strict=False)
+                self._tools.set_names(tx, record.id, settings.tools, converging=True)
 
     async def list(self, caller: Caller, *, name: str | None, limit: int, offset: int) -> AgentPage:
         """A page of the tenant's agents."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Any
 
 from agentflow.errors import ConflictError, NotFoundError, ValidationError
 from agentflow.types.conversations import (
@@ -35,6 +36,7 @@ from agentflow_server.storage import Database, Tx
 
 _TITLE_LENGTH = 80
 _SNAPSHOT_MESSAGES = 100
+_EVERY = 1_000_000_000
 _DELETE_PATIENCE = 10.0
 _TITLE_INSTRUCTION = (
     "Write a title for this conversation: at most six words, in its language, without quotation marks or a full stop."
@@ -205,6 +207,27 @@ class ConversationsService:
             pass
         finally:
             reader.close()
+
+    async def export_user(self, caller: Caller) -> "list[dict[str, Any]]":
+        """Every conversation of the caller with all that was said, as JSON values."""
+        found: list[dict[str, Any]] = []
+        for record in await self._of_user(caller):
+            said, _ = await self._messages(caller, record.id, limit=_EVERY, offset=0)
+            detail = ConversationDetail(**_conversation(record).model_dump(), messages=said)
+            found.append(detail.model_dump(mode="json"))
+        return found
+
+    async def erase_user(self, caller: Caller) -> int:
+        """Delete every conversation of the caller; returns how many there were."""
+        records = await self._of_user(caller)
+        for record in records:
+            await self.delete(caller, record.id)
+        return len(records)
+
+    async def _of_user(self, caller: Caller) -> "list[ConversationRecord]":
+        filters = Filters(caller.user_id)
+        found, _ = await self._db.tenant(caller.tenant).scan(lambda tx: store.page(tx, filters, limit=_EVERY, offset=0))
+        return found
 
     def now(self) -> str:
         """The time as the wire writes it."""

@@ -46,7 +46,7 @@ class ToolMaker:
     """Makes tools of their definitions.
 
     Args:
-        builtins: tools of the server itself. definitions: those of the operator's folder.
+        definitions: tools of the operator's folder.
         approve: who decides on calls that need approval.
     """
 
@@ -56,7 +56,6 @@ class ToolMaker:
         settings: Settings,
         secrets: Secrets,
         *,
-        builtins: Sequence[Tool],
         definitions: Definitions,
         approve: ApprovalGate,
     ) -> None:
@@ -66,9 +65,13 @@ class ToolMaker:
         self._approve = approve
         self._monty = MontySandbox(settings.sandbox_concurrency)
         self._process = ProcessSandbox(settings.sandbox_concurrency)
-        self.builtins = {tool.spec.name: tool for tool in builtins}
+        self.builtins: dict[str, Tool] = {}
         self.definitions = definitions
         self.mcp = McpPool(allow_private=settings.allow_private_addresses)
+
+    def offer(self, *tools: Tool) -> None:
+        """Add tools of the server itself, before any tenant is set up."""
+        self.builtins.update({tool.spec.name: tool for tool in tools})
 
     async def aclose(self) -> None:
         """End the sandboxes' processes and the sessions."""

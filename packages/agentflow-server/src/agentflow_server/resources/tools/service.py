@@ -43,7 +43,8 @@ from agentflow_server.storage import Database, Tx
 from agentflow_server.storage.idempotency import once
 
 logger = logging.getLogger(__name__)
-DEFAULT_TOOLS = (CURRENT_TIME,)
+RECALL_MEMORY, UPDATE_MEMORY = "recall_memory", "update_memory"
+DEFAULT_TOOLS = (CURRENT_TIME, RECALL_MEMORY, UPDATE_MEMORY)
 APPROVAL_TIMEOUT = 300.0
 _OWN_KINDS = ("source", "http")
 _KEPT = (
@@ -373,11 +374,11 @@ class ToolsService:
         """How many tools the tenant has."""
         return store.count(tx)
 
-    def set_names(self, tx: Tx, agent_id: str, names: Sequence[str], *, strict: bool = True) -> None:
+    def set_names(self, tx: Tx, agent_id: str, names: Sequence[str], *, converging: bool = False) -> None:
         """Let an agent have exactly the tools of these names (or ids); those it had keep their approval.
 
         Args:
-            strict: False leaves out what does not exist, and logs it.
+            converging: keep also what the agent has besides, and leave out what does not exist.
 
         Raises:
             ValidationError: there is no such tool.
@@ -387,13 +388,13 @@ class ToolsService:
             record = store.find(tx, name)
             if record is not None:
                 wanted.append(record)
-            elif strict:
+            elif not converging:
                 raise invalid("tools", f"there is no tool {name!r}")
             else:
                 logger.warning("an agent names a tool that does not exist", extra={"agent": agent_id, "tool": name})
         keep = {record.id for record in wanted}
         for item in store.assigned(tx, agent_id):
-            if item.tool.id not in keep:
+            if item.tool.id not in keep and not converging:
                 store.unassign(tx, agent_id, item.tool.id)
         for record in wanted:
             assign(tx, agent_id, record, Assign(), again=False)

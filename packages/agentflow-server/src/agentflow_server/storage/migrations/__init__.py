@@ -4,11 +4,19 @@
 does not load the migration library at all; a test keeps `HEAD` in step with the scripts.
 """
 
+import logging
 import sqlite3
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+    from psycopg.rows import DictRow
 
 HEAD = "0009"
 FOLDER = Path(__file__).parent
+logger = logging.getLogger(__name__)
+_LOCK = 4_272_011_966_120_417_382
 
 
 def upgrade_sqlite(path: Path) -> None:
@@ -25,6 +33,59 @@ def upgrade_sqlite(path: Path) -> None:
             _upgrade(connection)
     finally:
         engine.dispose()
+
+
+def upgrade_postgres(url: str) -> None:
+    """Bring a PostgreSQL database up to `HEAD`. Processes that start at once wait for the one that does it.
+
+    A database that stands at a newer revision is left alone: migrations only add, so the older version of a rolling
+    upgrade goes on working beside the newer one.
+
+    Raises:
+        psycopg.Error: the database cannot be reached or changed.
+    """
+    from agentflow_server.storage.postgres import connect
+
+    with connect(url) as connection:
+        connection.execute("SET statement_timeout = 0; SET lock_timeout = 0")
+        connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+        revision = _postgres_revision(connection)
+        if revision is None or revision < HEAD:
+            _add_vectors(connection)
+            _upgrade_postgres(url)
+
+
+def _add_vectors(connection: "Connection[DictRow]") -> None:
+    """Add pgvector where it is installed and we may; where not, search goes without it."""
+    import psycopg
+
+    offered = connection.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'vector'").fetchone()
+    if offered is not None:
+        try:
+            connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        except psycopg.errors.InsufficientPrivilege:
+            logger.warning("pgvector is not enabled: let an administrator run CREATE EXTENSION vector")
+
+
+def _upgrade_postgres(url: str) -> None:
+    from psycopg import Connection
+    from sqlalchemy import create_engine, text
+
+    engine = create_engine("postgresql+psycopg://", creator=lambda: Connection.connect(url))
+    try:
+        with engine.begin() as connection:
+            connection.execute(text("SET LOCAL app.every_tenant = 'on'"))
+            _upgrade(connection)
+    finally:
+        engine.dispose()
+
+
+def _postgres_revision(connection: "Connection[DictRow]") -> str | None:
+    there = connection.execute("SELECT to_regclass('alembic_version') IS NOT NULL AS there").fetchone()
+    if there is None or not there["there"]:
+        return None
+    row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    return row["version_num"] if row else None
 
 
 def _upgrade(connection: object) -> None:

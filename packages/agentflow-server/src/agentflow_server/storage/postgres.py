@@ -1,0 +1,310 @@
+"""PostgreSQL: units of work in a bounded set of threads, one connection each. For any number of processes.
+
+A unit runs at the isolation level SERIALIZABLE, so it may read and then decide as if it were alone, and is run again
+when PostgreSQL finds that it was not (Ports and Grittner, "Serializable Snapshot Isolation in PostgreSQL", 2012). A
+connection that breaks is opened anew and the unit begun again, unless it broke during the commit: then nobody knows,
+and the caller is told that the database is unavailable.
+"""
+
+import asyncio
+import random
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any, Literal, LiteralString, TypeVar, cast
+
+import psycopg
+from psycopg import errors
+from psycopg.rows import DictRow, dict_row
+from psycopg.types.numeric import FloatLoader, Int8Dumper
+from psycopg.types.string import StrDumperUnknown
+
+from agentflow_server.storage.database import NO_PARAMS, Params, Row, TenantDatabase, Tx
+from agentflow_server.storage.errors import StorageUnavailableError
+
+T = TypeVar("T")
+_PATIENCE = 10.0
+_MAX_ATTEMPTS = 50
+_PLACEHOLDER = re.compile(r"'(?:[^']|'')*'|::|:([A-Za-z_][A-Za-z0-9_]*)")
+_AGAIN = (errors.SerializationFailure, errors.DeadlockDetected, errors.LockNotAvailable)
+_SESSION = (
+    "SET idle_in_transaction_session_timeout = '10s'; SET lock_timeout = '10s'; SET statement_timeout = '60s';"
+    " SET standard_conforming_strings = on"
+)
+_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_SERIAL = "BEGIN ISOLATION LEVEL SERIALIZABLE"
+_PLAIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
+
+
+class _Number(FloatLoader):
+    """NUMERIC as a number of Python: what sums of integers are on PostgreSQL."""
+
+    def load(self, data: Any) -> Any:
+        text = bytes(data)
+        return int(text) if text.lstrip(b"-").isdigit() else float(text)
+
+
+class _Text(StrDumperUnknown):
+    """Text, with U+FFFD for the one character that PostgreSQL does not store, NUL."""
+
+    def dump(self, obj: str) -> Any:
+        return super().dump(obj.replace("\x00", "\ufffd") if "\x00" in obj else obj)
+
+
+@lru_cache(maxsize=4096)
+def translate(sql: str) -> tuple[LiteralString, tuple[str, ...]]:
+    """A statement with `:name` parameters in PostgreSQL's own form, and the names in the order of their numbers."""
+    names: dict[str, int] = {}
+
+    def number(match: re.Match[str]) -> str:
+        name = match.group(1)
+        return match.group(0) if name is None else f"${names.setdefault(name, len(names) + 1)}"
+
+    text = _PLACEHOLDER.sub(number, sql)
+    return cast("LiteralString", text), tuple(names)
+
+
+class PostgresTx:
+    """A `Tx` over one connection."""
+
+    __slots__ = ("_cursor",)
+    dialect: Literal["postgresql"] = "postgresql"
+
+    def __init__(self, connection: psycopg.Connection[DictRow]) -> None:
+        self._cursor = psycopg.RawCursor[DictRow](connection)
+
+    def _run(self, sql: str, params: Params) -> "psycopg.RawCursor[DictRow]":
+        text, names = translate(sql)
+        return self._cursor.execute(text, [params[name] for name in names])
+
+    def execute(self, sql: str, params: Params = NO_PARAMS) -> int:
+        return self._run(sql, params).rowcount
+
+    def executemany(self, sql: str, rows: Iterable[Params]) -> None:
+        text, names = translate(sql)
+        values = [[row[name] for name in names] for row in rows]
+        if len(values) == 1:
+            self._cursor.execute(text, values[0])
+        elif values:
+            self._cursor.executemany(text, values)
+
+    def one(self, sql: str, params: Params = NO_PARAMS) -> Row | None:
+        return self._run(sql, params).fetchone()
+
+    def all(self, sql: str, params: Params = NO_PARAMS) -> list[Row]:
+        return cast("list[Row]", self._run(sql, params).fetchall())
+
+
+def connect(url: str) -> psycopg.Connection[DictRow]:
+    """A connection as the server uses it: in autocommit, with limits that free what a paused process holds."""
+    connection = psycopg.Connection[DictRow].connect(
+        url, autocommit=True, prepare_threshold=2, connect_timeout=5, application_name="agentflow",
+        keepalives_idle=10, keepalives_interval=5, keepalives_count=3, tcp_user_timeout=15_000, row_factory=dict_row,
+    )  # fmt: skip
+    connection.adapters.register_dumper(int, Int8Dumper)
+    connection.adapters.register_dumper(str, _Text)
+    connection.adapters.register_loader("numeric", _Number)
+    connection.execute(_SESSION)
+    return connection
+
+
+class _Session:
+    """One thread's connection."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: psycopg.Connection[DictRow] | None = None
+        self._committing = False
+
+    def run(self, begin: str, tenant: str | None, fn: Callable[[Tx], T]) -> T:
+        """Run a unit to its commit, again where that helps.
+
+        Raises:
+            StorageUnavailableError: the database cannot be reached, or it is not known whether the unit was committed.
+        """
+        deadline = time.monotonic() + _PATIENCE
+        attempts = doubles = 0
+        while True:
+            attempts += 1
+            self._committing = False
+            try:
+                return self._once(begin, tenant, fn)
+            except _AGAIN as error:
+                self._rollback()
+                if attempts >= _MAX_ATTEMPTS or time.monotonic() > deadline:
+                    raise StorageUnavailableError(f"too many writes at once: {_first_line(error)}") from error
+                time.sleep(random.uniform(0, min(0.1, 0.001 * 2 ** min(attempts, 7))))
+            except errors.UniqueViolation:
+                self._rollback()
+                doubles += 1
+                if doubles > 2:
+                    raise
+            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                broken = self._dropped(error)
+                if not broken or self._committing or time.monotonic() > deadline:
+                    raise StorageUnavailableError(f"the database cannot be used: {_first_line(error)}") from error
+                time.sleep(random.uniform(0.02, 0.2))
+            except BaseException:
+                self._rollback()
+                raise
+
+    def _once(self, begin: str, tenant: str | None, fn: Callable[[Tx], T]) -> T:
+        connection = self._connection
+        if connection is None or connection.closed:
+            connection = self._connection = connect(self._url)
+        connection.execute(cast("LiteralString", f"{begin}; SET LOCAL {_bound(tenant)}"))
+        value = fn(PostgresTx(connection))
+        self._committing = begin is not _READ
+        done = connection.execute("COMMIT")
+        if done.statusmessage != "COMMIT":
+            raise errors.InFailedSqlTransaction("a statement of the unit failed, and its error was passed over")
+        return value
+
+    def _dropped(self, error: Exception) -> bool:
+        """Whether the connection is gone (it is let go of then); if not, it is cleaned for the next unit."""
+        connection = self._connection
+        if connection is None or connection.closed or isinstance(error, psycopg.InterfaceError):
+            self.close()
+            return True
+        self._rollback()
+        return False
+
+    def _rollback(self) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        try:
+            connection.execute("ROLLBACK")
+        except psycopg.Error:
+            self.close()
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _bound(tenant: str | None) -> str:
+    """Which rows the policies of migration 0009 let a transaction see."""
+    if tenant is None:
+        return "app.every_tenant = 'on'"
+    return "app.tenant = '{}'".format(tenant.replace("'", "''"))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+class _Threads:
+    """Threads with a connection each."""
+
+    def __init__(self, url: str, count: int, name: str) -> None:
+        self._url = url
+        self._local = threading.local()
+        self._sessions: list[_Session] = []
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix=name, initializer=self._open)
+
+    def _open(self) -> None:
+        self._local.session = session = _Session(self._url)
+        self._sessions.append(session)
+
+    async def run(self, begin: str, tenant: str | None, fn: Callable[[Tx], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._work, begin, tenant, fn)
+
+    def _work(self, begin: str, tenant: str | None, fn: Callable[[Tx], T]) -> T:
+        session: _Session = self._local.session
+        return session.run(begin, tenant, fn)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True)
+        for session in self._sessions:
+            session.close()
+
+
+class PostgresDatabase:
+    """A database that many processes share.
+
+    Args:
+        url: `postgresql://…`, as libpq reads it. connections: how many this process may open; a quarter is for reads.
+    """
+
+    dialect: Literal["postgresql"] = "postgresql"
+
+    def __init__(self, url: str, *, connections: int = 12) -> None:
+        readers = max(1, connections // 4)
+        self.url = url
+        self._reads = _Threads(url, readers, "agentflow-read")
+        self._writes = _Threads(url, max(1, connections - readers), "agentflow-write")
+        self._lanes: dict[Hashable, deque[Callable[[], Awaitable[None]]]] = {}
+        self._pending: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def read(self, fn: Callable[[Tx], T], *, tenant: str | None = None) -> T:
+        self._require_open()
+        return await self._reads.run(_READ, tenant, fn)
+
+    async def scan(self, fn: Callable[[Tx], T], *, tenant: str | None = None) -> T:
+        self._require_open()
+        return await self._reads.run(_READ, tenant, fn)
+
+    def write(
+        self,
+        fn: Callable[[Tx], T],
+        *,
+        tenant: str | None = None,
+        order: Hashable | None = None,
+        serial: bool = True,
+    ) -> Awaitable[T]:
+        self._require_open()
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        begin = _SERIAL if serial else _PLAIN
+
+        async def unit() -> None:
+            try:
+                value = await self._writes.run(begin, tenant, fn)
+            except BaseException as error:  # noqa: BLE001 - handed to the caller that wrote the unit
+                if not future.done():
+                    future.set_exception(error)
+            else:
+                if not future.done():
+                    future.set_result(value)
+
+        self._line_up(order or asyncio.current_task() or future, unit)
+        return future
+
+    def _line_up(self, order: Hashable, unit: Callable[[], Awaitable[None]]) -> None:
+        lane = self._lanes.get(order)
+        if lane is not None:
+            lane.append(unit)
+            return
+        self._lanes[order] = deque((unit,))
+        task = asyncio.create_task(self._drive(order))
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
+
+    async def _drive(self, order: Hashable) -> None:
+        lane = self._lanes[order]
+        while lane:
+            await lane[0]()
+            lane.popleft()
+        del self._lanes[order]
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise StorageUnavailableError("the database is closed: the server is shutting down")
+
+    def tenant(self, tenant: str) -> TenantDatabase:
+        return TenantDatabase(self, tenant)
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        while self._pending:
+            await asyncio.wait(self._pending)
+        await asyncio.to_thread(self._reads.close)
+        await asyncio.to_thread(self._writes.close)
