@@ -20,6 +20,7 @@ ROOMS = {
 }  # fmt: skip
 BUILT = {
     "agents", "approvals", "conversations", "cancellations", "memory", "models", "questions", "system", "runs", "tools",
+    "usage",
 }  # fmt: skip
 SHARED = {"base", "downloads", "pages", "streams"}
 CLI_ONLY = {

@@ -399,7 +399,7 @@ async def test_providers_come_from_the_environment() -> None:
     port = Gateway(settings)
     assert await port.default_model() == "openai/gpt-5.4-mini"
     with pytest.raises(NotAvailableError, match="mistral"):
-        port.model("mistral/mistral-large-latest")
+        await port.admit("acme", "mistral/mistral-large-latest")
     for wrong in ("nobody/x", "plain", "agentflow/unknown"):
         with pytest.raises(NotFoundError):
             port.model(wrong)

@@ -9,6 +9,7 @@ from agentflow.client import AgentFlow, AsyncAgentFlow
 
 ROOMS = [
     "agents", "approvals", "conversations", "runs", "cancellations", "memory", "models", "questions", "system",
+    "usage",
 ]  # fmt: skip
 OF_AGENTS = ["tools"]
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from agentflow_server.http.identity import Identity, current_caller
 from agentflow_server.http.sse import Streams
 from agentflow_server.jobs import Worker, ledger
 from agentflow_server.kit.clock import Clock, SystemClock
-from agentflow_server.kit.secrets import open_secrets
+from agentflow_server.kit.secrets import Secrets, open_secrets
 from agentflow_server.kit.settings import Settings, SettingsError
 from agentflow_server.resources.agents import routes as agents_routes
 from agentflow_server.resources.agents.service import AgentsService
@@ -38,6 +38,7 @@ from agentflow_server.resources.memory.recall import Indexes
 from agentflow_server.resources.memory.service import Holder, MemoryContributor, MemoryService
 from agentflow_server.resources.memory.tool import memory_tools
 from agentflow_server.resources.models import routes as models_routes
+from agentflow_server.resources.models.policy import TenantPolicy
 from agentflow_server.resources.models.service import ModelsService
 from agentflow_server.resources.questions import follow as questions_follow
 from agentflow_server.resources.questions import routes as questions_routes
@@ -52,6 +53,10 @@ from agentflow_server.resources.tools.builtin import current_time
 from agentflow_server.resources.tools.resolver import ToolMaker
 from agentflow_server.resources.tools.servers import McpServersService
 from agentflow_server.resources.tools.service import ToolsService
+from agentflow_server.resources.usage import routes as usage_routes
+from agentflow_server.resources.usage.budgets import Defaults, nano
+from agentflow_server.resources.usage.meter import UsageMeter
+from agentflow_server.resources.usage.service import UsageService
 from agentflow_server.retrieval.embedding import bundled_embedder
 from agentflow_server.runtime.control import Control
 from agentflow_server.runtime.engine import Engine
@@ -99,14 +104,16 @@ def create_server(
     """
     clock = clock or SystemClock()
     definitions = _definitions(settings)
-    gateway = Gateway(gateway_settings or GatewaySettings.from_env(os.environ), providers)
+    gateway_settings = gateway_settings or GatewaySettings.from_env(os.environ)
     db, unlock = open_database(settings)
+    secrets = open_secrets(settings)
+    gateway, models, usage = _model_rooms(settings, gateway_settings, providers, db, clock, secrets)
     hub = Hub()
     log, tail = EventLog(db, hub, clock.micros), Tail(db, hub)
     worker = Worker(db, clock, lease_seconds=settings.lease_seconds)
     approvals = ApprovalsService(db, clock, worker)
     questions = QuestionsService(db, clock, worker)
-    maker = ToolMaker(db, settings, open_secrets(settings), definitions=definitions, approve=approvals.gate)
+    maker = ToolMaker(db, settings, secrets, definitions=definitions, approve=approvals.gate)
     tools = ToolsService(db, clock, maker)
     contributors: list[Contributor] = []
     holders: dict[str, Holder] = {}
@@ -130,13 +137,48 @@ def create_server(
     system = SystemService(settings, db, gateway)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
 
+    rooms = (
+        agents_routes.router(agents),
+        runs_routes.router(runs, streams),
+        conversations_routes.router(conversations, streams),
+        cancellations_routes.router(CancellationsService(db, control)),
+        memory_routes.router(memory),
+        models_routes.router(models),
+        usage_routes.router(usage),
+        tools_routes.router(tools, McpServersService(db, clock, maker)),
+        approvals_routes.router(approvals),
+        questions_routes.router(questions),
+    )
+    parts = _Parts(settings, db, unlock, hub, worker, gateway, maker, system, streams)
+    return _served(parts, Identity(settings, agents.admit), rooms)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What is begun and ended with the server."""
+
+    settings: Settings
+    db: Database
+    unlock: Callable[[], None]
+    hub: Hub
+    worker: Worker
+    gateway: Gateway
+    maker: ToolMaker
+    system: SystemService
+    streams: Streams
+
+
+def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Server:
+    """The app around the rooms, and how it begins and ends."""
+    settings, db, worker = parts.settings, parts.db, parts.worker
+
     def begin_shutdown() -> None:
-        system.stopping = streams.closing = worker.stopping = True
-        hub.ring_all()
+        parts.system.stopping = parts.streams.closing = worker.stopping = True
+        parts.hub.ring_all()
 
     def close_unused() -> None:
         asyncio.run(db.close())
-        unlock()
+        parts.unlock()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
@@ -148,25 +190,14 @@ def create_server(
             yield
         finally:
             begin_shutdown()
-            await _close(worker, maker, gateway, db, settings.shutdown_seconds)
-            unlock()
+            await _close(worker, parts.maker, parts.gateway, db, settings.shutdown_seconds)
+            parts.unlock()
 
     app = FastAPI(title="AgentFlow", version=server_version(), lifespan=lifespan)
     envelope.install(app)
-    app.state.identity = Identity(settings, agents.admit)
-    _include(
-        app,
-        agents_routes.router(agents),
-        runs_routes.router(runs, streams),
-        conversations_routes.router(conversations, streams),
-        cancellations_routes.router(CancellationsService(db, control)),
-        memory_routes.router(memory),
-        models_routes.router(ModelsService(gateway)),
-        tools_routes.router(tools, McpServersService(db, clock, maker)),
-        approvals_routes.router(approvals),
-        questions_routes.router(questions),
-    )
-    app.include_router(system_routes.router(system))
+    app.state.identity = identity
+    _include(app, *rooms)
+    app.include_router(system_routes.router(parts.system))
     server = Server(Doorman(app, settings.max_body_bytes), app, begin_shutdown, close_unused)
     return server
 
@@ -179,6 +210,25 @@ def _definitions(settings: Settings) -> Definitions:
         return load(settings.app)
     except DefinitionError as error:
         raise SettingsError(f"AGENTFLOW_APP: {error}") from error
+
+
+def _model_rooms(
+    settings: Settings,
+    gateway_settings: GatewaySettings,
+    providers: Mapping[str, Provider] | None,
+    db: Database,
+    clock: Clock,
+    secrets: Secrets,
+) -> tuple[Gateway, ModelsService, UsageService]:
+    """The gateway between the rooms that rule it: models says who may ask what, usage counts and keeps budgets."""
+    caps = (settings.tenant_monthly_budget, settings.user_monthly_budget)
+    budgets = Defaults(*(None if cap is None else nano(cap) for cap in caps))
+    private = settings.allow_private_addresses
+    policy = TenantPolicy(db, secrets, allow_private=private)
+    meter = UsageMeter(db, clock, budgets, expire_after=gateway_settings.call_timeout + 300)
+    gateway = Gateway(gateway_settings, providers, policy=policy, meter=meter)
+    models = ModelsService(db, clock, gateway, policy, secrets, allow_private=private)
+    return gateway, models, UsageService(db, clock, budgets)
 
 
 async def _close(worker: Worker, maker: ToolMaker, gateway: Gateway, db: Database, patience: float) -> None:

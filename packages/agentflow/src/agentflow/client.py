@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from agentflow._sync.questions import Questions
     from agentflow._sync.runs import Runs
     from agentflow._sync.system import System
+    from agentflow._sync.usage import Usage
     from agentflow.resources.agents import AsyncAgents
     from agentflow.resources.approvals import AsyncApprovals
     from agentflow.resources.cancellations import AsyncCancellations
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from agentflow.resources.questions import AsyncQuestions
     from agentflow.resources.runs import AsyncRuns
     from agentflow.resources.system import AsyncSystem
+    from agentflow.resources.usage import AsyncUsage
     from agentflow.transport.drivers import AsyncTransport, Config, SyncTransport
     from agentflow.transport.request import RawResponse, Timeout
 
@@ -212,10 +214,17 @@ class AsyncAgentFlow(_Client):
 
     @cached_property
     def models(self) -> "AsyncModels":
-        """The catalogue of models."""
+        """The catalogue of models, and the tenant's rules about them."""
         from agentflow.resources.models import AsyncModels
 
         return AsyncModels(self._transport)
+
+    @cached_property
+    def usage(self) -> "AsyncUsage":
+        """What was used, and what may be used."""
+        from agentflow.resources.usage import AsyncUsage
+
+        return AsyncUsage(self._transport)
 
     @cached_property
     def system(self) -> "AsyncSystem":
@@ -315,10 +324,17 @@ class AgentFlow(_Client):
 
     @cached_property
     def models(self) -> "Models":
-        """The catalogue of models."""
+        """The catalogue of models, and the tenant's rules about them."""
         from agentflow._sync.models import Models
 
         return Models(self._transport)
+
+    @cached_property
+    def usage(self) -> "Usage":
+        """What was used, and what may be used."""
+        from agentflow._sync.usage import Usage
+
+        return Usage(self._transport)
 
     @cached_property
     def system(self) -> "System":

@@ -78,11 +78,26 @@ PREFERRED = {
 }
 
 
-def prices(model_id: str) -> tuple[float, float] | None:
-    """US dollars for a million input and output tokens, or None. Offline (genai-prices)."""
-    cost = cost_of(model_id, Usage(input_tokens=1000, output_tokens=0))
-    output = cost_of(model_id, Usage(input_tokens=0, output_tokens=1000))
-    return None if cost is None or output is None else (round(cost * 1000, 6), round(output * 1000, 6))
+class Prices(NamedTuple):
+    """US dollars for a million tokens."""
+
+    input: float
+    cached_input: float
+    output: float
+
+
+def prices(model_id: str) -> Prices | None:
+    """A model's prices, or None if they are not known. Offline (genai-prices)."""
+    costs = [
+        cost_of(model_id, usage)
+        for usage in (
+            Usage(input_tokens=1000),
+            Usage(input_tokens=1000, cached_input_tokens=1000),
+            Usage(output_tokens=1000),
+        )
+    ]
+    known = [round(cost * 1000, 6) for cost in costs if cost is not None]
+    return Prices(*known) if len(known) == len(costs) else None
 
 
 def cost_of(model_id: str, usage: Usage) -> float | None:

@@ -5,12 +5,12 @@ Called by the runtime and by rooms that ask a model; knows no run.
 
 import asyncio
 import random
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from agentflow.errors import (
-    ModelError,
     ModelInterruptedError,
     ModelRateLimitedError,
     ModelTimeoutError,
@@ -30,11 +30,14 @@ from agentflow_server.gateway.messages import (
     ModelRequest,
     UserMessage,
 )
-from agentflow_server.gateway.settings import Endpoint, GatewaySettings
+from agentflow_server.gateway.metering import MeteredCall
+from agentflow_server.gateway.ports import Meter, Policy, Preferred, UseCase
+from agentflow_server.gateway.settings import Endpoint, GatewaySettings, is_known
 from agentflow_server.gateway.stream import Chunk, Completed
 
 __all__ = ["Gateway", "GatewaySettings", "Provider"]
 _IMAGE_TOKENS = 1_000
+_MAX_OWN_PROVIDERS = 256
 
 
 class Provider(Protocol):
@@ -57,18 +60,38 @@ class Provider(Protocol):
         ...
 
 
+class _Route(NamedTuple):
+    """The way to a model: `queue` names what is bounded together, `own` says that it is paid with the tenant's key."""
+
+    queue: str
+    provider: Provider
+    model: str
+    own: bool
+
+
 class Gateway:
     """The model port.
 
     Args:
         settings: which providers are configured.
         providers: further providers by name, in place of what the settings say; for tests and extensions.
+        policy: which models tenants may use, and with whose keys. meter: counts calls and keeps budgets.
     """
 
-    def __init__(self, settings: GatewaySettings, providers: Mapping[str, Provider] | None = None) -> None:
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        providers: Mapping[str, Provider] | None = None,
+        *,
+        policy: Policy | None = None,
+        meter: Meter | None = None,
+    ) -> None:
         from agentflow_server.gateway.providers.scripted import ScriptedProvider
 
         self._settings = settings
+        self._policy = policy
+        self._meter = meter
+        self._own: OrderedDict[tuple[str, Endpoint], Provider] = OrderedDict()
         self._providers: dict[str, Provider] = {"agentflow": ScriptedProvider(), **(providers or {})}
         self._given = frozenset(self._providers)
         self._slots: dict[str, asyncio.Semaphore] = {}
@@ -82,17 +105,42 @@ class Gateway:
 
         Raises:
             NotFoundError: there is no such provider. NotAvailableError: it is not configured.
+            PermissionDeniedError: the tenant may not use the model. BudgetExceededError, RateLimitedError: see `Meter`.
             ModelError: it refused, failed, or did not answer in time.
         """
-        name, provider, model = self._route(request.model)
-        slot = self._slots.setdefault(name, asyncio.Semaphore(self._settings.concurrency))
+        route = await self._route_for(request)
+        call = await self._metered(request, route)
+        error: BaseException | None = None
+        try:
+            async with self._opened(request, route, call) as chunks:
+                yield chunks
+        except BaseException as caught:
+            error = caught
+            raise
+        finally:
+            if call is not None:
+                call.end(error)
+
+    async def _metered(self, request: ModelRequest, route: _Route) -> MeteredCall | None:
+        if self._meter is None or request.attribution is None:
+            return None
+        call = MeteredCall(self._meter, request.attribution, request, self.count_tokens)
+        call.own_key = route.own
+        await call.open()
+        return call
+
+    @asynccontextmanager
+    async def _opened(
+        self, request: ModelRequest, route: _Route, call: MeteredCall | None
+    ) -> AsyncGenerator[AsyncIterator[Chunk]]:
+        slot = self._slots.setdefault(route.queue, asyncio.Semaphore(self._settings.concurrency))
         limit = request.timeout or self._settings.call_timeout
         clock = asyncio.timeout(limit)
         try:
             async with slot, clock:
-                chunks, first = await self._open(provider, request, model)
+                chunks, first = await self._open(route.provider, request, route.model)
                 try:
-                    yield self._priced(chunks, first, request.model)
+                    yield self._priced(chunks, first, request.model, call)
                 finally:
                     await chunks.aclose()
         except TimeoutError:
@@ -129,22 +177,44 @@ class Gateway:
                 pause = error.retry_after or 0.25 * 2**attempt * random.uniform(0.8, 1.2)
                 await asyncio.sleep(pause)
 
-    async def _priced(self, chunks: AsyncGenerator[Chunk, None], first: Chunk, model_id: str) -> AsyncIterator[Chunk]:
-        yield self._price(first, model_id)
+    async def _priced(
+        self, chunks: AsyncGenerator[Chunk, None], first: Chunk, model_id: str, call: MeteredCall | None
+    ) -> AsyncIterator[Chunk]:
+        yield self._seen(first, model_id, call)
         async for chunk in chunks:
-            yield self._price(chunk, model_id)
+            yield self._seen(chunk, model_id, call)
 
-    def _price(self, chunk: Chunk, model_id: str) -> Chunk:
+    def _seen(self, chunk: Chunk, model_id: str, call: MeteredCall | None) -> Chunk:
         if isinstance(chunk, Completed):
-            return chunk._replace(model=model_id, cost=catalogue.cost_of(model_id, chunk.usage))
+            chunk = chunk._replace(model=model_id, cost=catalogue.cost_of(model_id, chunk.usage))
+        if call is not None:
+            call.note(chunk)
         return chunk
 
+    async def _route_for(self, request: ModelRequest) -> _Route:
+        """The way to the request's model for whoever asks."""
+        attribution = request.attribution
+        if self._policy is not None and attribution is not None:
+            endpoint = await self._policy.endpoint(attribution.tenant, request.model)
+            if endpoint is not None:
+                name, _, model = request.model.partition("/")
+                return _Route(f"{attribution.tenant}:{name}", await self._own_provider(name, endpoint), model, True)
+        name, provider, model = self._route(request.model)
+        return _Route(name, provider, model, False)
+
+    async def _own_provider(self, name: str, endpoint: Endpoint) -> Provider:
+        """The provider for a tenant's endpoint. Those that were not used for longest are closed."""
+        key = (name, endpoint)
+        provider = self._own.pop(key, None) or _provider(name, endpoint, self._settings)
+        self._own[key] = provider
+        if len(self._own) > _MAX_OWN_PROVIDERS:
+            _, oldest = self._own.popitem(last=False)
+            await oldest.aclose()
+        return provider
+
     def _route(self, model_id: str) -> tuple[str, Provider, str]:
-        name, _, model = model_id.partition("/")
-        if not model:
-            raise NotFoundError(
-                f"{model_id!r} is not a model: ids are written provider/model, for example openai/gpt-5"
-            )
+        """The server's own way to a model."""
+        name, model = _split(model_id)
         provider = self._providers.get(name)
         if provider is None:
             endpoint = self._settings.endpoints.get(name)
@@ -153,25 +223,64 @@ class Gateway:
             provider = self._providers[name] = _provider(name, endpoint, self._settings)
         return name, provider, model
 
-    def _unconfigured(self, name: str, model_id: str) -> ModelError | NotFoundError | NotAvailableError:
-        if any(model.provider == name for model in catalogue.BUILT_IN) or name in ("azure", "openrouter", "ollama"):
+    def _unconfigured(self, name: str, model_id: str) -> NotFoundError | NotAvailableError:
+        if is_known(name):
             return NotAvailableError(
                 f"model: {model_id} needs the provider {name}, which has no key or address on this server",
                 hint=f"Set {name.upper()}_API_KEY (or its base URL) where the server runs, or choose another model.",
             )
-        return NotFoundError(f"there is no model {model_id!r}: GET /api/v1/models lists those there are")
+        return _no_model(model_id)
+
+    def knows(self, provider: str) -> bool:
+        """Whether there is a provider of this name, configured or not."""
+        return provider in self._providers or is_known(provider)
 
     def model(self, model_id: str) -> ModelInfo:
-        """What is known of a model that can be used.
+        """What is known of a model, whether it may be used or not; see `admit`.
+
+        Raises:
+            NotFoundError: there is no such model.
+        """
+        name, model = _split(model_id)
+        known = catalogue.BY_ID.get(model_id) or self._local.get(model_id)
+        if known is None and (name == "agentflow" or not self.knows(name)):
+            raise _no_model(model_id)
+        return known or ModelInfo(model_id, model)
+
+    async def admit(self, tenant: str, model_id: str) -> ModelInfo:
+        """Check that a tenant can use a model.
 
         Raises:
             NotFoundError: there is no such model. NotAvailableError: its provider is not configured.
+            PermissionDeniedError: the tenant may not use it.
         """
-        name, _, _ = self._route(model_id)
-        known = catalogue.BY_ID.get(model_id) or self._local.get(model_id)
-        if known is None and name == "agentflow":
-            raise NotFoundError(f"there is no model {model_id!r}: GET /api/v1/models lists those there are")
-        return (known or ModelInfo(model_id, model_id.split("/", 1)[1]))._replace(available=True)
+        info = self.model(model_id)
+        if self._policy is None or await self._policy.endpoint(tenant, model_id) is None:
+            self._route(model_id)
+        return info._replace(available=True)
+
+    async def choose(
+        self,
+        tenant: str,
+        user_id: str,
+        *,
+        asked: str | None = None,
+        agent: str | None = None,
+        use_case: UseCase = "agent_chat",
+    ) -> str:
+        """The model to use, checked: the request's, else the user's, else the agent's, else the tenant's default for
+        the use case, else the server's.
+
+        Raises:
+            NotFoundError, NotAvailableError, PermissionDeniedError: as `admit`; nothing else is used instead.
+        """
+        default = await self.default_model()
+        preferred = Preferred()
+        if self._policy is not None and asked is None:
+            preferred = await self._policy.preferred(tenant, user_id, use_case, default)
+        model = asked or preferred.user or agent or preferred.tenant or default
+        await self.admit(tenant, model)
+        return model
 
     async def catalogue(self) -> list[ModelInfo]:
         """Every model that is known, local ones as their servers list them."""
@@ -191,7 +300,7 @@ class Gateway:
         return await provider.models()
 
     async def default_model(self) -> str:
-        """What an agent without a model of its own uses: the setting, else the best that is configured."""
+        """The server's default: the setting, else the best that is configured. `choose` asks for it last."""
         if self._default is None:
             self._default = await self._choose()
         return self._default
@@ -212,8 +321,21 @@ class Gateway:
 
     async def aclose(self) -> None:
         """Close every connection."""
-        for provider in self._providers.values():
+        for provider in (*self._providers.values(), *self._own.values()):
             await provider.aclose()
+        if self._meter is not None:
+            await self._meter.aclose()
+
+
+def _split(model_id: str) -> tuple[str, str]:
+    name, _, model = model_id.partition("/")
+    if not model:
+        raise NotFoundError(f"{model_id!r} is not a model: ids are written provider/model, for example openai/gpt-5")
+    return name, model
+
+
+def _no_model(model_id: str) -> NotFoundError:
+    return NotFoundError(f"there is no model {model_id!r}: GET /api/v1/models lists those there are")
 
 
 def _estimate(message: Message) -> int:

@@ -17,6 +17,8 @@ from urllib.request import getproxies, proxy_bypass
 import httptools
 import httpx2
 
+from agentflow_server.kit.outbound import ForbiddenAddressError, outbound_client
+
 _HIGH_WATER = 1024 * 1024
 _KEEP_SECONDS = 55.0
 _MAX_HEADERS = 64 * 1024
@@ -364,9 +366,19 @@ class Proxied:
                 yield _ProxiedAnswer(response)
         except httpx2.HTTPError as error:
             raise _wire_error(error) from None
+        except ForbiddenAddressError as error:
+            raise WireError(str(error), sent=False) from None
 
     async def aclose(self) -> None:
         await self._client.aclose()
+
+
+class Guarded(Proxied):
+    """Asks an address that a tenant has named: a public one, unless the operator allows others."""
+
+    def __init__(self, *, connect_timeout: float, idle_timeout: float, allow_private: bool) -> None:
+        self._client = outbound_client(allow_private=allow_private, timeout=idle_timeout)
+        self._client.timeout = httpx2.Timeout(idle_timeout, connect=connect_timeout)
 
 
 class _ProxiedAnswer:

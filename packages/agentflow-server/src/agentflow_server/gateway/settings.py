@@ -11,7 +11,12 @@ Kind = Literal["openai", "azure", "anthropic", "google"]
 
 
 class Endpoint(BaseModel):
-    """Where and how a provider is reached. `local`: on a machine of one's own, without a key; its models are listed."""
+    """Where and how a provider is reached.
+
+    Attributes:
+        local: on a machine of one's own, without a key; its models are listed.
+        guarded: a tenant has named the address, so it must be a public one; `allow_private` is the operator's leave.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -20,6 +25,8 @@ class Endpoint(BaseModel):
     api_key: SecretStr | None = None
     api_version: str | None = None
     local: bool = False
+    guarded: bool = False
+    allow_private: bool = False
 
 
 class _Known(NamedTuple):
@@ -42,6 +49,7 @@ _KNOWN: dict[str, _Known] = {
     "together": _Known("openai", ("TOGETHER_API_KEY",), ("TOGETHER_BASE_URL",), "https://api.together.xyz/v1"),
     "azure": _Known("azure", ("AZURE_OPENAI_API_KEY",), ("AZURE_OPENAI_ENDPOINT",)),
 }
+_AZURE_VERSION = "2024-10-21"
 _LOCAL = {
     "ollama": ("OLLAMA_BASE_URL", "OLLAMA_HOST"),
     "vllm": ("VLLM_BASE_URL",),
@@ -85,7 +93,7 @@ class GatewaySettings(BaseModel):
                     kind=known.kind,
                     base_url=url or known.default_url,
                     api_key=SecretStr(key) if key else None,
-                    api_version=environ.get("AZURE_OPENAI_API_VERSION", "2024-10-21") if name == "azure" else None,
+                    api_version=environ.get("AZURE_OPENAI_API_VERSION", _AZURE_VERSION) if name == "azure" else None,
                 )
         for name, variables in _LOCAL.items():
             if url := _first(environ, variables):
@@ -108,6 +116,31 @@ class GatewaySettings(BaseModel):
             return cls.model_validate({"endpoints": endpoints, "default_model": default, **numbers})
         except ValueError as error:
             raise SettingsError(f"AGENTFLOW_MODEL_…: {error}") from None
+
+
+def is_known(name: str) -> bool:
+    """Whether there is a provider of this name, configured or not."""
+    return name in _KNOWN or name in _LOCAL
+
+
+def keyed_providers() -> tuple[str, ...]:
+    """The providers that are reached with a key."""
+    return tuple(_KNOWN)
+
+
+def own_endpoint(
+    name: str, api_key: str, *, base_url: str | None, api_version: str | None, allow_private: bool
+) -> Endpoint:
+    """A keyed provider with a tenant's own key, and address if it names one."""
+    known = _KNOWN[name]
+    return Endpoint(
+        kind=known.kind,
+        base_url=base_url or known.default_url,
+        api_key=SecretStr(api_key),
+        api_version=(api_version or _AZURE_VERSION) if name == "azure" else None,
+        guarded=base_url is not None,
+        allow_private=allow_private,
+    )
 
 
 def _first(environ: Mapping[str, str], names: tuple[str, ...]) -> str | None:

@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpcore2
 import httpx2
@@ -56,6 +57,28 @@ async def resolve_public(host: str, port: int, *, allow_private: bool = False) -
                     " an operator can allow it with AGENTFLOW_ALLOW_PRIVATE_ADDRESSES=true"
                 )
     return addresses
+
+
+async def address_problem(url: str, *, allow_private: bool) -> str | None:
+    """Why the server would not call a URL, or None. A name that cannot be resolved now is no problem: it may be later.
+
+    Raises:
+        ForbiddenAddressError: it leads to a private address.
+    """
+    try:
+        parsed = urlsplit(url)
+        host, port = parsed.hostname, parsed.port
+    except ValueError as error:
+        return f"this is no address: {error}"
+    if parsed.scheme not in ("https", "http") or not host:
+        return "an address begins with https:// (or http://) and names a host"
+    if parsed.username or parsed.password:
+        return "an address with a user name or a password is not taken"
+    try:
+        await resolve_public(host, port or (443 if parsed.scheme == "https" else 80), allow_private=allow_private)
+    except (OSError, UnicodeError):
+        return None
+    return None
 
 
 class _GuardedBackend(AsyncNetworkBackend):

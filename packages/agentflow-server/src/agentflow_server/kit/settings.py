@@ -71,6 +71,14 @@ class Settings(BaseModel):
     sandbox_concurrency: int = Field(
         default=4, gt=0, description="AGENTFLOW_SANDBOX_CONCURRENCY: source tools that run at once in one process"
     )
+    tenant_monthly_budget: float | None = Field(
+        default=None,
+        ge=0,
+        description="AGENTFLOW_TENANT_MONTHLY_BUDGET: US dollars a tenant may spend in a month by default",
+    )
+    user_monthly_budget: float | None = Field(
+        default=None, ge=0, description="AGENTFLOW_USER_MONTHLY_BUDGET: the same for each user"
+    )
 
     max_body_bytes: int = Field(
         default=4 * 1024 * 1024, gt=0, description="AGENTFLOW_MAX_BODY_BYTES: largest JSON request"

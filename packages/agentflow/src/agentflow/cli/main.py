@@ -19,12 +19,13 @@ COMMANDS = {
     "conversations": ("agentflow.cli.conversations:conversations", "List, show, search and delete conversations."),
     "login": ("agentflow.cli.login:login", "Sign in and keep it as a profile."),
     "memory": ("agentflow.cli.memory:memory", "Show, search, change and erase what agents keep about you."),
-    "models": ("agentflow.cli.models:models", "Show the catalogue of models."),
+    "models": ("agentflow.cli.models:models", "Show the models, choose one, set policy and keys."),
     "profiles": ("agentflow.cli.profiles:profiles", "List, show, choose and remove profiles."),
     "questions": ("agentflow.cli.questions:questions", "Answer what runs ask their user."),
     "runs": ("agentflow.cli.runs:runs", "Show a run, or follow it."),
     "system": ("agentflow.cli.system:system", "Ask the server how it is."),
     "tools": ("agentflow.cli.tools:tools", "List, define, run and gate tools."),
+    "usage": ("agentflow.cli.usage:usage", "Show what was used, and what may be used."),
     "version": ("agentflow.cli.version:version", "Print the version."),
 }
 PLUGINS = "agentflow.cli"

@@ -14,7 +14,7 @@ from agentflow.errors import ModelBadRequestError, ModelInterruptedError, ModelT
 from pydantic_core import from_json, to_json
 
 from agentflow_server.gateway.failures import provider_error
-from agentflow_server.gateway.http1 import Answer, Wire, WireError, WireTimeoutError, wire_for
+from agentflow_server.gateway.http1 import Answer, Guarded, Wire, WireError, WireTimeoutError, wire_for
 from agentflow_server.gateway.memo import Memo
 from agentflow_server.gateway.messages import (
     AssistantMessage,
@@ -60,8 +60,10 @@ class OpenAICompatible:
 
     def _send(self, method: str, url: str, headers: dict[str, str], body: bytes) -> AbstractAsyncContextManager[Answer]:
         if self._http is None:
-            limits = self._settings
-            self._http = wire_for(url, connect_timeout=limits.connect_timeout, idle_timeout=limits.idle_timeout)
+            limits, endpoint = self._settings, self._endpoint
+            times = {"connect_timeout": limits.connect_timeout, "idle_timeout": limits.idle_timeout}
+            guarded = endpoint.guarded
+            self._http = Guarded(allow_private=endpoint.allow_private, **times) if guarded else wire_for(url, **times)
         return self._http.send(method, url, headers, body)
 
     async def stream(self, request: ModelRequest, model: str) -> AsyncGenerator[Chunk, None]:

@@ -28,6 +28,7 @@ from agentflow_server.gateway.messages import (
 )
 from agentflow_server.gateway.settings import Endpoint, GatewaySettings
 from agentflow_server.gateway.stream import Chunk, Completed, FinishReason, ReasoningChunk, TextChunk, ToolCallStarted
+from agentflow_server.kit.outbound import outbound_client
 
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
@@ -43,7 +44,12 @@ class PydanticAI:
     def __init__(self, name: str, endpoint: Endpoint, settings: GatewaySettings) -> None:
         self._name = name
         self._endpoint = endpoint
-        self._http = httpx2.AsyncClient(timeout=httpx2.Timeout(settings.idle_timeout, connect=settings.connect_timeout))
+        timeout = httpx2.Timeout(settings.idle_timeout, connect=settings.connect_timeout)
+        if endpoint.guarded:
+            self._http = outbound_client(allow_private=endpoint.allow_private)
+            self._http.timeout = timeout
+        else:
+            self._http = httpx2.AsyncClient(timeout=timeout)
         self._models: dict[str, Model[Any]] = {}
 
     def _model(self, name: str) -> "Model[Any]":

@@ -248,8 +248,7 @@ class AgentsService:
             if getattr(request, field):
                 raise _not_built(field)
         config: dict[str, Any] = record.data.get("llm_config", {})
-        model = request.model or config.get("model") or await self._gateway.default_model()
-        self._check_model(model, "model")
+        model = await self._model(caller, request.model, config.get("model"))
         sampling = {name: value for name in _SAMPLING if (value := _either(request, config, name)) is not None}
         if request.reasoning_summary:
             sampling["reasoning_summary"] = request.reasoning_summary
@@ -276,6 +275,12 @@ class AgentsService:
             notices=tuple(notice for one in added for notice in one.notices),
             citations=tuple(citation for one in added for citation in one.citations),
         )
+
+    async def _model(self, caller: Caller, asked: str | None, own: str | None) -> str:
+        try:
+            return await self._gateway.choose(caller.tenant, caller.user_id, asked=asked, agent=own)
+        except NotFoundError as error:
+            raise _invalid("model", error.message) from None
 
     def _user_message(self, request: ChatRequest, added: "Sequence[Contribution]") -> UserMessage:
         """The message with its hidden context and what is attached in front."""

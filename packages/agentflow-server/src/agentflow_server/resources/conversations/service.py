@@ -22,7 +22,7 @@ from agentflow_server.eventlog import Part, Reader, StoredEvent, Tail, parts, ru
 from agentflow_server.eventlog.erasure import erase
 from agentflow_server.eventlog.runs import RunHeader
 from agentflow_server.eventlog.tail import end_of, head
-from agentflow_server.gateway import Completed, Gateway, ModelRequest
+from agentflow_server.gateway import Attribution, Completed, Gateway, ModelRequest
 from agentflow_server.gateway.messages import SystemMessage, TextPart, UserMessage
 from agentflow_server.http.identity import Caller
 from agentflow_server.kit.clock import Clock, to_datetime, to_iso
@@ -164,14 +164,17 @@ class ConversationsService:
         if not found:
             raise ValidationError("the conversation has no messages yet: there is nothing to name")
         config = (await self._agents.config(caller, record.agent_id)).llm_config
-        model = config.get("model") or await self._gateway.default_model()
+        model = await self._gateway.choose(caller.tenant, caller.user_id, agent=config.get("model"), use_case="titles")
         said = "\n".join(f"{message.role}: {message.content[:2000]}" for message in found)
-        title = await self._ask(model, said)
+        title = await self._ask(model, said, Attribution(caller.tenant, caller.user_id, record.agent_id, None, "title"))
         return await self.update(caller, conversation_id, ConversationUpdate(title=derived_title(title)))
 
-    async def _ask(self, model: str, said: str) -> str:
+    async def _ask(self, model: str, said: str, attribution: Attribution) -> str:
         request = ModelRequest(
-            model, (SystemMessage(text=_TITLE_INSTRUCTION), UserMessage(parts=(TextPart(text=said),))), max_tokens=2000
+            model,
+            (SystemMessage(text=_TITLE_INSTRUCTION), UserMessage(parts=(TextPart(text=said),))),
+            max_tokens=2000,
+            attribution=attribution,
         )
         text = ""
         async with self._gateway.stream(request) as chunks:

@@ -1,0 +1,90 @@
+"""Markdown and HTML. Scripts, styles, navigation and comments do not survive."""
+
+import re
+from pathlib import Path
+
+from agentflow_server.retrieval.parse.document import Collector, Document
+from agentflow_server.retrieval.parse.text import decode
+
+_FRONT_MATTER = re.compile(r"\A---\n(.*?)\n(?:---|\.\.\.)\n", re.DOTALL)
+_TITLE = re.compile(r"(?m)^title:\s*[\"']?(.+?)[\"']?\s*$")
+
+
+def read_markdown(path: Path, out: Collector) -> Document:
+    """A Markdown file (CommonMark with tables)."""
+    text = decode(path.read_bytes()).replace("\r\n", "\n")
+    title = None
+    if matter := _FRONT_MATTER.match(text):
+        found = _TITLE.search(matter[1])
+        title = found[1] if found else None
+        text = text[matter.end() :]
+    add_markdown(text, out)
+    return Document("text/markdown", out.blocks, title=title)
+
+
+def add_markdown(text: str, out: Collector) -> None:
+    """Add the blocks of a Markdown text."""
+    from markdown_it import MarkdownIt
+
+    lines = text.split("\n")
+    done = 0
+    heading = 0
+    for token in MarkdownIt("commonmark").enable("table").parse(text):
+        if token.type == "heading_open":
+            heading = int(token.tag[1])
+        elif token.type == "inline" and heading:
+            out.add("heading", _plain(token.content), level=heading)
+            heading = 0
+        if token.map is None or token.level or token.map[0] < done or token.type == "heading_open":
+            continue
+        done = token.map[1]
+        source = "\n".join(lines[token.map[0] : done])
+        if token.type in ("fence", "code_block"):
+            out.add("code", token.content)
+        elif token.type == "table_open":
+            out.add("table", source)
+        elif token.type == "html_block":
+            out.add("text", html_text(source))
+        else:
+            out.add("text", source)
+
+
+def _plain(text: str) -> str:
+    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    return re.sub(r"[*`]+|(?<!\w)_+|_+(?!\w)", "", text)
+
+
+def html_text(source: str) -> str:
+    """The visible text of a piece of HTML."""
+    from lxml import etree, html  # pyright: ignore[reportAttributeAccessIssue] - made of C, without stubs
+
+    try:
+        tree = html.fromstring(f"<div>{source}</div>")
+    except (etree.ParserError, ValueError):
+        return ""
+    etree.strip_elements(tree, "script", "style", "template", "noscript", etree.Comment, with_tail=False)
+    return "\n".join(line.strip() for line in tree.text_content().split("\n") if line.strip())
+
+
+def read_html(path: Path, out: Collector) -> Document:
+    """A web page: its main content."""
+    return parse_html(decode(path.read_bytes()), out)
+
+
+def parse_html(source: str, out: Collector) -> Document:
+    """The main content of a page, its title, and what it says of itself."""
+    import trafilatura
+
+    tree = trafilatura.load_html(source)
+    if tree is None:
+        out.add("text", html_text(source))
+        return Document("text/html", out.blocks)
+    about = trafilatura.extract_metadata(tree, extensive=False)
+    content = trafilatura.extract(
+        source, output_format="markdown", include_tables=True, include_formatting=True, include_links=False,
+        include_images=False, include_comments=False, favor_recall=True, with_metadata=False, deduplicate=False,
+    )  # fmt: skip
+    add_markdown(content or html_text(source), out)
+    said = {"author": about.author, "date": about.date, "description": about.description, "site": about.sitename}
+    metadata = {name: value for name, value in said.items() if value}
+    return Document("text/html", out.blocks, title=about.title or None, metadata=metadata)
