@@ -19,8 +19,8 @@ ROOMS = {
     "models", "system", "usage", "runs",
 }  # fmt: skip
 BUILT = {
-    "agents", "approvals", "conversations", "cancellations", "memory", "models", "questions", "system", "runs", "tools",
-    "usage",
+    "agents", "approvals", "background", "conversations", "cancellations", "memory", "models", "questions", "runs",
+    "subagents", "system", "tools", "usage",
 }  # fmt: skip
 SHARED = {"base", "downloads", "pages", "streams"}
 CLI_ONLY = {

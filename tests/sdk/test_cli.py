@@ -42,13 +42,13 @@ def process(
 def test_profiles_are_kept_apart_from_their_secrets(server: LocalServer, tmp_path: Path) -> None:
     assert [profile["name"] for profile in told("profiles", "list")] == ["local"]
     assert told("profiles", "show")["endpoint"] == server.endpoint
-    from agentflow.auth.profiles import Profile, Profiles
+    from agentflow.auth.profiles import Profile, Profiles, Secrets
 
     profiles = Profiles(os.environ)
-    profiles.save(Profile("prod", "https://x.example", "token", access_token="very-secret"))
+    profiles.save(Profile("prod", "https://x.example", "token", secrets=Secrets(access_token="very-secret")))
     assert "very-secret" not in (profiles.folder / "profiles.toml").read_text()
     assert (profiles.folder / "credentials/prod").stat().st_mode & 0o777 == 0o600
-    assert profiles.load("prod").access_token == "very-secret"
+    assert profiles.load("prod").secrets.access_token == "very-secret"
     assert "very-secret" not in run("profiles", "show", "prod").output
     assert told("profiles", "use", "prod") == {"current": "prod"}
     assert told("profiles", "remove", "prod") == {"removed": "prod"}
@@ -64,7 +64,7 @@ def test_many_processes_may_save_profiles_at_once(server: LocalServer) -> None:
     assert [each.wait(60) for each in running] == [0] * 4
     from agentflow.auth.profiles import Profiles
 
-    assert Profiles(os.environ).names()
+    assert len(Profiles(os.environ).names()) == 81
 
 
 def test_every_command_speaks_json(server: LocalServer) -> None:

@@ -8,10 +8,10 @@ from agentflow import _sync, events, resources
 from agentflow.client import AgentFlow, AsyncAgentFlow
 
 ROOMS = [
-    "agents", "approvals", "conversations", "runs", "cancellations", "memory", "models", "questions", "system",
-    "usage",
+    "agents", "approvals", "conversations", "runs", "background", "cancellations", "memory", "models", "questions",
+    "system", "usage",
 ]  # fmt: skip
-OF_AGENTS = ["tools"]
+NESTED = ["subagents", "tools"]
 
 
 def surface(cls: type) -> dict[str, list[tuple[str, object]]]:
@@ -24,7 +24,7 @@ def surface(cls: type) -> dict[str, list[tuple[str, object]]]:
     }
 
 
-@pytest.mark.parametrize("room", ROOMS + OF_AGENTS)
+@pytest.mark.parametrize("room", ROOMS + NESTED)
 def test_resources_are_the_same_in_both_colours(room: str) -> None:
     __import__(f"agentflow.resources.{room}")
     __import__(f"agentflow._sync.{room}")

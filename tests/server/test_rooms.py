@@ -86,7 +86,6 @@ def test_pages_walk_on_by_themselves(client: AgentFlow) -> None:
         ({"llm_config": []}, "llm_config"),
         ({"tools": ["nope"]}, "tools"),
         ({"knowledge_bases": ["kb"]}, "knowledge_bases"),
-        ({"enable_planning": True}, "enable_planning"),
         ({"colour": "red"}, "colour"),
     ],
 )

@@ -324,7 +324,6 @@ def test_a_restart_keeps_everything(tmp_path: Any) -> None:
         ({"options": {"client_timezone": "Mars/Base"}}, ValidationError, "client_timezone"),
         ({"options": {"image_detail": "low"}}, NotAvailableError, "image_detail"),
         ({"options": {"attachment_ids": ["a"]}}, NotAvailableError, "attachment_ids"),
-        ({"options": {"enable_planning": True}}, NotAvailableError, "enable_planning"),
         ({"agent_id": "00000000-0000-0000-0000-000000000000"}, NotFoundError, "agent"),
         ({"agent_id": "MainAgent"}, NotFoundError, "agent"),
         ({"message_id": "not/allowed"}, ValidationError, "message_id"),

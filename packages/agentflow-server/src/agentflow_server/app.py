@@ -14,9 +14,12 @@ from agentflow_server.eventlog import EventLog, Hub, Tail
 from agentflow_server.gateway import Gateway, GatewaySettings
 from agentflow_server.gateway.gateway import Provider
 from agentflow_server.http import envelope
+from agentflow_server.http.audit import Audit
 from agentflow_server.http.doorman import Doorman
-from agentflow_server.http.identity import Identity, current_caller
+from agentflow_server.http.identity import Admit, Identity, current_caller, describe
+from agentflow_server.http.limits import Limits
 from agentflow_server.http.sse import Streams
+from agentflow_server.http.tokens import Tokens
 from agentflow_server.jobs import Worker, ledger
 from agentflow_server.kit.clock import Clock, SystemClock
 from agentflow_server.kit.secrets import Secrets, open_secrets
@@ -26,6 +29,10 @@ from agentflow_server.resources.agents.service import AgentsService
 from agentflow_server.resources.approvals import follow as approvals_follow
 from agentflow_server.resources.approvals import routes as approvals_routes
 from agentflow_server.resources.approvals.service import ApprovalsService
+from agentflow_server.resources.background import follow as background_follow
+from agentflow_server.resources.background import routes as background_routes
+from agentflow_server.resources.background.service import BackgroundService
+from agentflow_server.resources.background.tool import BackgroundWork
 from agentflow_server.resources.cancellations import routes as cancellations_routes
 from agentflow_server.resources.cancellations.service import CancellationsService
 from agentflow_server.resources.conversations import follow as conversations_follow
@@ -46,6 +53,10 @@ from agentflow_server.resources.questions.service import QuestionsService
 from agentflow_server.resources.questions.tool import AskUser
 from agentflow_server.resources.runs import routes as runs_routes
 from agentflow_server.resources.runs.service import RunsService
+from agentflow_server.resources.subagents import follow as subagents_follow
+from agentflow_server.resources.subagents import routes as subagents_routes
+from agentflow_server.resources.subagents.service import SubagentsService
+from agentflow_server.resources.subagents.tool import Delegations
 from agentflow_server.resources.system import routes as system_routes
 from agentflow_server.resources.system.service import SystemService, server_version
 from agentflow_server.resources.tools import routes as tools_routes
@@ -58,10 +69,15 @@ from agentflow_server.resources.usage.budgets import Defaults, nano
 from agentflow_server.resources.usage.meter import UsageMeter
 from agentflow_server.resources.usage.service import UsageService
 from agentflow_server.retrieval.embedding import bundled_embedder
+from agentflow_server.runtime.children import Children
 from agentflow_server.runtime.control import Control
-from agentflow_server.runtime.engine import Engine
+from agentflow_server.runtime.detached import KIND as DETACHED_KIND
+from agentflow_server.runtime.detached import QUEUE as DETACHED_QUEUE
+from agentflow_server.runtime.detached import Detached
+from agentflow_server.runtime.engine import Engine, Follower
 from agentflow_server.runtime.history import Histories
 from agentflow_server.runtime.plan import Contributor
+from agentflow_server.runtime.planning import Planning
 from agentflow_server.runtime.runner import KIND, QUEUE, Runner
 from agentflow_server.runtime.tools import Resolvers
 from agentflow_server.storage import Database, open_database
@@ -120,25 +136,24 @@ def create_server(
     agents = AgentsService(db, clock, gateway, tools, contributors, definitions.agents)
     memory = MemoryService(db, clock, settings, worker, agents, Indexes(db, bundled_embedder()), holders)
     maker.offer(current_time(clock), AskUser(questions), *memory_tools(memory))
-    followers = (
-        conversations_follow.follower(clock),
-        memory_follow.follower(clock, settings),
-        approvals_follow.follower(clock),
-        questions_follow.follower(clock),
-    )
     Consolidation(db, clock, settings, worker, gateway, agents, memory)
     contributors.append(MemoryContributor(memory))
-    engine = Engine(db, log, gateway, Resolvers(maker), Histories(db), worker, clock, followers)
+    resolvers = Resolvers(maker, Planning())
+    engine = Engine(db, log, gateway, resolvers, Histories(db), worker, clock, _followers(clock, settings))
     runner = Runner(engine)
     worker.register(KIND, runner.handle, queue=QUEUE, concurrency=settings.max_concurrent_runs, concludes=True)
     control = Control(db, worker, clock)
     conversations = holders["conversations"] = ConversationsService(db, clock, tail, control, gateway, agents)
-    runs = RunsService(db, clock, settings, tail, worker, runner, agents, tools)
+    subagents = SubagentsService(db, clock, agents)
+    core = _Core(settings, engine, runner, control, tail, resolvers, contributors, conversations)
+    delegation = _delegation(core, subagents)
+    runs = RunsService(db, clock, settings, tail, worker, runner, agents, tools, subagents)
     system = SystemService(settings, db, gateway)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
 
     rooms = (
         agents_routes.router(agents),
+        *delegation,
         runs_routes.router(runs, streams),
         conversations_routes.router(conversations, streams),
         cancellations_routes.router(CancellationsService(db, control)),
@@ -150,7 +165,13 @@ def create_server(
         questions_routes.router(questions),
     )
     parts = _Parts(settings, db, unlock, hub, worker, gateway, maker, system, streams)
-    return _served(parts, Identity(settings, agents.admit), rooms)
+    return _served(parts, _identity(settings, db, clock, agents.admit), rooms)
+
+
+def _identity(settings: Settings, db: Database, clock: Clock, admit: Admit) -> Identity:
+    """The door: nobody in who is not known, nobody more often than allowed."""
+    limits = Limits(db, clock, tenant=settings.tenant_rate_limit, principal=settings.principal_rate_limit)
+    return Identity(settings, Tokens(settings, clock), limits, Audit(db, clock, settings.audit_days), admit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,11 +211,13 @@ def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Se
             yield
         finally:
             begin_shutdown()
+            await identity.aclose()
             await _close(worker, parts.maker, parts.gateway, db, settings.shutdown_seconds)
             parts.unlock()
 
     app = FastAPI(title="AgentFlow", version=server_version(), lifespan=lifespan)
     envelope.install(app)
+    describe(app)
     app.state.identity = identity
     _include(app, *rooms)
     app.include_router(system_routes.router(parts.system))
@@ -229,6 +252,54 @@ def _model_rooms(
     gateway = Gateway(gateway_settings, providers, policy=policy, meter=meter)
     models = ModelsService(db, clock, gateway, policy, secrets, allow_private=private)
     return gateway, models, UsageService(db, clock, budgets)
+
+
+def _followers(clock: Clock, settings: Settings) -> tuple[Follower, ...]:
+    """What rooms note in the transaction that ends a run, in this order."""
+    return (
+        conversations_follow.follower(clock),
+        subagents_follow.follower(clock),
+        background_follow.follower(clock),
+        approvals_follow.follower(clock),
+        questions_follow.follower(clock),
+        memory_follow.follower(clock, settings),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Core:
+    """What rooms that work within runs are put together from."""
+
+    settings: Settings
+    engine: Engine
+    runner: Runner
+    control: Control
+    tail: Tail
+    resolvers: Resolvers
+    contributors: list[Contributor]
+    conversations: ConversationsService
+
+
+def _delegation(core: _Core, subagents: SubagentsService) -> list[APIRouter]:
+    """Sub-agents, and work that nobody waits for: what runs are given of them, and their routes."""
+    engine = core.engine
+    children = Children(engine, core.runner)
+    delegations = Delegations(subagents, children, background_follow.began)
+    background = BackgroundService(engine.db, engine.clock, core.tail, engine.worker, core.control, children)
+    detached = Detached(engine, background_follow.tool_ended(engine.clock))
+    work = BackgroundWork(engine.db, engine.clock, engine.gateway, background, subagents, detached)
+    engine.worker.register(
+        DETACHED_KIND,
+        detached.handle,
+        queue=DETACHED_QUEUE,
+        concurrency=core.settings.max_concurrent_runs,
+        concludes=True,
+    )
+    core.contributors.extend((delegations, work))
+    core.resolvers.add(delegations, work)
+    core.resolvers.wrap(work)
+    core.conversations.erase_with(background_follow.erase)
+    return [subagents_routes.router(subagents), background_routes.router(background)]
 
 
 async def _close(worker: Worker, maker: ToolMaker, gateway: Gateway, db: Database, patience: float) -> None:

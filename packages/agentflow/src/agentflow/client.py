@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from agentflow._sync.agents import Agents
     from agentflow._sync.approvals import Approvals
+    from agentflow._sync.background import Background
     from agentflow._sync.cancellations import Cancellations
     from agentflow._sync.conversations import Conversations
     from agentflow._sync.memory import Memory
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from agentflow._sync.usage import Usage
     from agentflow.resources.agents import AsyncAgents
     from agentflow.resources.approvals import AsyncApprovals
+    from agentflow.resources.background import AsyncBackground
     from agentflow.resources.cancellations import AsyncCancellations
     from agentflow.resources.conversations import AsyncConversations
     from agentflow.resources.memory import AsyncMemory
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from agentflow.resources.runs import AsyncRuns
     from agentflow.resources.system import AsyncSystem
     from agentflow.resources.usage import AsyncUsage
-    from agentflow.transport.drivers import AsyncTransport, Config, SyncTransport
+    from agentflow.transport.drivers import AsyncTransport, Config, Credentials, SyncTransport
     from agentflow.transport.request import RawResponse, Timeout
 
 DEFAULT_RETRIES = 2
@@ -39,7 +41,8 @@ DEFAULT_RETRIES = 2
 class _Client:
     """What both clients are made from.
 
-    Precedence: arguments, then `AGENTFLOW_ENDPOINT` and `AGENTFLOW_ACCESS_TOKEN`, then the profile.
+    Precedence: arguments, then the environment (`AGENTFLOW_ENDPOINT`, `AGENTFLOW_ACCESS_TOKEN`, `AGENTFLOW_CLIENT_ID`
+    and the others of a machine), then the profile.
     """
 
     def __init__(
@@ -55,21 +58,18 @@ class _Client:
         scope: str | None = None,
         audience: str | None = None,
         auth0_domain: str | None = None,
+        credentials: "Credentials | None" = None,
         timeout: "Timeout | float | None" = None,
         max_retries: int = DEFAULT_RETRIES,
         default_headers: Mapping[str, str] | None = None,
         http_client: Any = None,
     ) -> None:
-        machine = (client_id, client_secret, tenant, on_behalf_of, scope, audience, auth0_domain)
-        if any(machine):
-            raise ConfigurationError(
-                "signing in with client_id and client_secret is not available in this version",
-                hint="Pass access_token=, or use a profile.",
-            )
         if max_retries < 0:
             raise ConfigurationError(f"max_retries must not be negative, but is {max_retries}")
         self._endpoint = endpoint
         self._access_token = access_token
+        self._machine = (client_id, client_secret, tenant, on_behalf_of, scope, audience, auth0_domain)
+        self._credentials = credentials
         self._profile = profile
         self._timeout = timeout
         self._max_retries = max_retries
@@ -78,11 +78,13 @@ class _Client:
 
     @cached_property
     def _config(self) -> "Config":
-        from agentflow.auth.credentials import resolve
+        from agentflow.auth.credentials import Machine, resolve
         from agentflow.transport.drivers import Config
         from agentflow.transport.request import Timeout
 
-        endpoint, credentials = resolve(self._endpoint, self._access_token, self._profile, os.environ)
+        endpoint, credentials = resolve(
+            self._endpoint, self._access_token, self._profile, os.environ, Machine(*self._machine), self._credentials
+        )
         headers = {"User-Agent": _user_agent(), **self._headers}
         timeout = Timeout.of(self._timeout, Timeout())
         return Config(endpoint, credentials, timeout, self._max_retries, headers)
@@ -130,6 +132,9 @@ class AsyncAgentFlow(_Client):
     Args:
         endpoint: address of the server, for example `http://127.0.0.1:8001`. access_token: a bearer token.
         profile: the name of a profile.
+        client_id, client_secret, auth0_domain: sign in as a machine; `auth0_domain` may be any OpenID Connect issuer.
+        tenant, on_behalf_of: whose data a machine works on, and for whom. scope, audience: what its token is for.
+        credentials: of one's own, in place of all these (an object with `headers` and `renew`).
         timeout: seconds for a whole call, or a `Timeout` (connect, idle, total).
         max_retries: further attempts for calls that may be repeated.
         default_headers: sent with every request. http_client: an `httpx2.AsyncClient` of one's own; it is not closed.
@@ -183,6 +188,13 @@ class AsyncAgentFlow(_Client):
         from agentflow.resources.runs import AsyncRuns
 
         return AsyncRuns(self._transport)
+
+    @cached_property
+    def background(self) -> "AsyncBackground":
+        """Work that no run waits for."""
+        from agentflow.resources.background import AsyncBackground
+
+        return AsyncBackground(self._transport)
 
     @cached_property
     def cancellations(self) -> "AsyncCancellations":
@@ -240,6 +252,9 @@ class AgentFlow(_Client):
     Args:
         endpoint: address of the server, for example `http://127.0.0.1:8001`. access_token: a bearer token.
         profile: the name of a profile.
+        client_id, client_secret, auth0_domain: sign in as a machine; `auth0_domain` may be any OpenID Connect issuer.
+        tenant, on_behalf_of: whose data a machine works on, and for whom. scope, audience: what its token is for.
+        credentials: of one's own, in place of all these (an object with `headers` and `renew`).
         timeout: seconds for a whole call, or a `Timeout` (connect, idle, total).
         max_retries: further attempts for calls that may be repeated.
         default_headers: sent with every request. http_client: an `httpx2.Client` of one's own; it is not closed.
@@ -293,6 +308,13 @@ class AgentFlow(_Client):
         from agentflow._sync.runs import Runs
 
         return Runs(self._transport)
+
+    @cached_property
+    def background(self) -> "Background":
+        """Work that no run waits for."""
+        from agentflow._sync.background import Background
+
+        return Background(self._transport)
 
     @cached_property
     def cancellations(self) -> "Cancellations":

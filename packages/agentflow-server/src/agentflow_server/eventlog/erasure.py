@@ -8,5 +8,6 @@ def erase(tx: Tx, conversation_id: str) -> None:
     key = {"conversation": conversation_id}
     runs = "(SELECT id FROM runs WHERE tenant = :tenant AND conversation_id = :conversation)"
     tx.execute(f"DELETE FROM jobs WHERE tenant = :tenant AND id IN {runs}", key)  # noqa: S608 - constants
+    tx.execute(f"DELETE FROM run_mail WHERE tenant = :tenant AND run_id IN {runs}", key)  # noqa: S608
     for table in ("runs", "parts", "events", "event_heads"):
         tx.execute(f"DELETE FROM {table} WHERE tenant = :tenant AND conversation_id = :conversation", key)  # noqa: S608

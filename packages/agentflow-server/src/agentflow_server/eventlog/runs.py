@@ -129,6 +129,20 @@ def descendants(tx: Tx, run: RunHeader) -> list[str]:
     return below
 
 
+def count_live(tx: Tx, tenant: str, user_id: str | None, limit: int) -> int:
+    """How many runs of a tenant, or of one of its users, are queued or running.
+
+    Counts to `limit` and no further.
+    """
+    whose = "" if user_id is None else " AND user_id = :user"
+    row = tx.one(
+        "SELECT COUNT(*) AS n FROM (SELECT 1 AS one FROM runs WHERE tenant = :tenant"  # noqa: S608 - constants
+        f" AND status IN ('queued', 'running'){whose} LIMIT :limit) AS live",
+        {"tenant": tenant, "user": user_id, "limit": limit},
+    )
+    return 0 if row is None else row["n"]
+
+
 def set_status(tx: Tx, run: RunHeader, status: str, now: int) -> None:
     """Move a run that has not ended to another status."""
     tx.execute(

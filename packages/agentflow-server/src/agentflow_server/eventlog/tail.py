@@ -119,6 +119,16 @@ def read_run(tx: Tx, run: RunHeader) -> list[StoredEvent]:
     return [_event(row) for row in rows]
 
 
+def last_of(tx: Tx, conversation_id: str, call_id: str, type_: str) -> StoredEvent | None:
+    """The newest event of a type that a unit told. `tx` is bound to the tenant."""
+    row = tx.one(
+        "SELECT seq, type, call_id, root_call_id, data FROM events WHERE tenant = :tenant"
+        " AND conversation_id = :conversation AND call_id = :call AND type = :type ORDER BY seq DESC LIMIT 1",
+        {"conversation": conversation_id, "call": call_id, "type": type_},
+    )
+    return _event(row) if row else None
+
+
 def end_of(run: RunHeader) -> Accept:
     """Accepts the event that a run ends with, and no other."""
     call_id = run.call_id

@@ -6,6 +6,7 @@ Plain ASGI, so that it costs next to nothing and never stands between a stream a
 import logging
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from agentflow.errors import PayloadTooLargeError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -48,7 +49,8 @@ class Doorman:
                 return
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": [*message["headers"], (b"x-request-id", request_id.encode())]}
+                added = await _noted(scope["state"], status)
+                message = {**message, "headers": [*message["headers"], (b"x-request-id", request_id.encode()), *added]}
             await send(message)
 
         length = headers.get(b"content-length", b"0")
@@ -71,6 +73,15 @@ class Doorman:
     def _is_upload(self, scope: Scope, headers: dict[bytes, bytes]) -> bool:
         form = headers.get(b"content-type", b"").lower().startswith(b"multipart/form-data")
         return form and scope["method"] == "POST" and self._uploads.fullmatch(scope["path"]) is not None
+
+
+async def _noted(state: dict[str, Any], status: int) -> list[tuple[bytes, bytes]]:
+    """Put the request into the audit log if identity has said so; the headers that tell the caller's rate limit."""
+    note = state.pop("note", None)
+    if note is not None:
+        await note(status)
+    standing = state.get("standing")
+    return standing.headers() if standing is not None else []
 
 
 class _Body:

@@ -4,6 +4,7 @@ The only place that turns exceptions into HTTP. Nothing that is not one of our e
 """
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,10 +40,19 @@ def error_response(error: APIError, request_id: str | None) -> Response:
     headers = {}
     retry_after = getattr(error, "retry_after", None)
     if retry_after is not None:
-        headers["Retry-After"] = str(max(1, round(retry_after)))
-    if error.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
+        headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
+    if error.status in (401, 403):
+        headers["WWW-Authenticate"] = _challenge(error)
     return Response(to_json(content, fallback=str), error.status or 500, headers, "application/json")
+
+
+def _challenge(error: APIError) -> str:
+    """What is wrong with the credentials, for programs (RFC 6750, section 3)."""
+    details: dict[str, Any] = error.details if isinstance(error.details, dict) else {}
+    if error.status == 401:
+        return 'Bearer error="invalid_token"' if "reason" in details else "Bearer"
+    scope = f', scope="{details["scope"]}"' if "scope" in details else ""
+    return f'Bearer error="insufficient_scope"{scope}'
 
 
 def install(app: FastAPI) -> None:

@@ -82,7 +82,7 @@ class EventStream(Response):
             head = await self._first() if self._first is not None else None
             await send({"type": "http.response.body", "body": RETRY + (head or b""), "more_body": True})
             while not (self._gone or self._streams.closing):
-                events = await self._reader.next()
+                events, last = self._until_last(await self._reader.next())
                 body = await self._body(events)
                 if body is None:
                     break
@@ -91,7 +91,7 @@ class EventStream(Response):
                     await send({"type": "http.response.body", "body": body, "more_body": True})
                 elif bell.due():
                     await send({"type": "http.response.body", "body": _KEEP_ALIVE, "more_body": True})
-                if events and self._is_last is not None and self._is_last(events[-1]):
+                if last:
                     break
             if not self._gone:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -100,6 +100,14 @@ class EventStream(Response):
             watch.cancel()
             self._reader.close()
             self._streams.open -= 1
+
+    def _until_last(self, events: Sequence[StoredEvent]) -> tuple[Sequence[StoredEvent], bool]:
+        """The events up to the last one of the stream, if it is among them: others may have come behind it."""
+        if self._is_last is not None:
+            for place, event in enumerate(events, 1):
+                if self._is_last(event):
+                    return events[:place], True
+        return events, False
 
     async def _body(self, events: Sequence[StoredEvent]) -> bytes | None:
         if self._render is not None:

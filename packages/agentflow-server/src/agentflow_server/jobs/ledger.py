@@ -101,6 +101,12 @@ def enqueue(tx: Tx, job: NewJob, now: int) -> bool:
     )  # fmt: skip
 
 
+def exists(tx: Tx, tenant: str, job_id: str) -> bool:
+    """Whether there is such a job, however it stands."""
+    found = "SELECT 1 AS ok FROM jobs WHERE tenant = :tenant AND id = :id"
+    return tx.one(found, {"tenant": tenant, "id": job_id}) is not None
+
+
 def born_claimed(job: NewJob) -> Job:
     """The claimed form of a job that was written with its owner."""
     return Job(job.tenant, job.id, job.kind, job.queue, job.payload, 1, 1, job.max_attempts)

@@ -7,11 +7,15 @@ import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off", ""}
+ASYMMETRIC = frozenset(
+    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"}
+)  # never `none`, never HMAC: a public key must not become a shared secret (RFC 8725, section 3.1)
 
 
 class SettingsError(ValueError):
@@ -48,6 +52,61 @@ class Settings(BaseModel):
     dev_allow_remote: bool = Field(
         default=False, description="AGENTFLOW_DEV_ALLOW_REMOTE: allow the bypass on an address that is not loopback"
     )
+
+    auth0_domain: str | None = Field(
+        default=None, description="AUTH0_DOMAIN: the identity provider: an Auth0 domain, or the URL of any OIDC issuer"
+    )
+    auth0_issuer: str | None = Field(
+        default=None, description="AUTH0_ISSUER: its issuer identifier, if it is not https://AUTH0_DOMAIN/"
+    )
+    auth0_audience: str | None = Field(
+        default=None, min_length=1, description="AUTH0_AUDIENCE: the audience that tokens for this server name"
+    )
+    auth0_algorithms: str = Field(
+        default="RS256", description="AUTH0_ALGORITHMS: accepted signature algorithms, separated by commas"
+    )
+    auth0_claim_namespace: str = Field(
+        default="https://agentflow.ai/", description="AUTH0_CLAIM_NAMESPACE: what custom claims begin with"
+    )
+    auth0_claim_key: str = Field(
+        default="tenant", min_length=1, description="AUTH0_CLAIM_KEY: the tenant claim, behind the namespace"
+    )
+    auth0_m2m_issuer: str | None = Field(
+        default=None, description="AUTH0_M2M_ISSUER: issuer of machine tokens, if it is another"
+    )
+    auth0_m2m_audience: str | None = Field(
+        default=None, description="AUTH0_M2M_AUDIENCE: audience of machine tokens, if it is another"
+    )
+    auth0_m2m_required_scope: str | None = Field(
+        default=None, description="AUTH0_M2M_REQUIRED_SCOPE: a scope that every machine token must have"
+    )
+    admin_scope_names: str = Field(
+        default="agentflow:admin",
+        description="AGENTFLOW_ADMIN_SCOPES: scopes that make a person an admin, separated by commas or spaces",
+    )
+    tenant_auto_setup: bool = Field(
+        default=True,
+        description="AGENTFLOW_TENANT_AUTO_SETUP: set up a tenant that a genuine token names for the first time",
+    )
+    tenant_names: str = Field(
+        default="", description="AGENTFLOW_TENANTS: tenants that are set up in any case, separated by commas"
+    )
+    tenant_rate_limit: int = Field(
+        default=300_000, ge=0, le=60_000_000, description="AGENTFLOW_TENANT_RATE_LIMIT: requests a minute; 0: no limit"
+    )
+    principal_rate_limit: int = Field(
+        default=120_000,
+        ge=0,
+        le=60_000_000,
+        description="AGENTFLOW_PRINCIPAL_RATE_LIMIT: requests a minute of one user or machine; 0: no limit",
+    )
+    tenant_max_runs: int = Field(
+        default=2_000, ge=0, description="AGENTFLOW_TENANT_MAX_RUNS: runs of a tenant under way at once; 0: no limit"
+    )
+    principal_max_runs: int = Field(
+        default=1_000, ge=0, description="AGENTFLOW_PRINCIPAL_MAX_RUNS: runs of a user under way at once; 0: no limit"
+    )
+    audit_days: int = Field(default=365, gt=0, description="AGENTFLOW_AUDIT_DAYS: how long the audit log is kept")
 
     secret_keys: SecretStr | None = Field(
         default=None,
@@ -130,6 +189,64 @@ class Settings(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _provider_is_whole(self) -> Self:
+        for variable, url in (("AUTH0_ISSUER", self.issuer), ("AUTH0_M2M_ISSUER", self.m2m_issuer)):
+            parts = urlsplit(url or "")
+            local = parts.scheme == "http" and is_loopback(parts.hostname or "")
+            if url is not None and not (parts.scheme == "https" and parts.hostname) and not local:
+                raise ValueError(f"{variable}: {url!r} is not an https address")
+        if self.issuer is not None and self.auth0_audience is None:
+            raise ValueError(
+                "AUTH0_AUDIENCE: needed with AUTH0_DOMAIN or AUTH0_ISSUER: tokens must be meant for this server"
+            )
+        if self.m2m_issuer is not None and self.m2m_audience is None:
+            raise ValueError("AUTH0_M2M_AUDIENCE: needed with AUTH0_M2M_ISSUER")
+        if unknown := self.algorithms - ASYMMETRIC:
+            raise ValueError(
+                f"AUTH0_ALGORITHMS: {sorted(unknown)[0]!r} is not accepted; known are {', '.join(sorted(ASYMMETRIC))}"
+            )
+        if not self.algorithms:
+            raise ValueError("AUTH0_ALGORITHMS: names no algorithm")
+        return self
+
+    @property
+    def issuer(self) -> str | None:
+        """The issuer of people's tokens."""
+        if self.auth0_issuer or self.auth0_domain is None:
+            return self.auth0_issuer
+        return self.auth0_domain if "://" in self.auth0_domain else f"https://{self.auth0_domain.rstrip('/')}/"
+
+    @property
+    def m2m_issuer(self) -> str | None:
+        """The issuer of machines' tokens."""
+        return self.auth0_m2m_issuer or self.issuer
+
+    @property
+    def m2m_audience(self) -> str | None:
+        """The audience of machines' tokens."""
+        return self.auth0_m2m_audience or self.auth0_audience
+
+    @property
+    def algorithms(self) -> frozenset[str]:
+        """The accepted signature algorithms."""
+        return _words(self.auth0_algorithms)
+
+    @property
+    def admin_scopes(self) -> frozenset[str]:
+        """The scopes that make a person an admin."""
+        return _words(self.admin_scope_names)
+
+    @property
+    def tenants(self) -> frozenset[str]:
+        """The tenants that are set up in any case."""
+        return _words(self.tenant_names)
+
+    def claim(self, key: str) -> str:
+        """The whole name of a custom claim."""
+        namespace = self.auth0_claim_namespace
+        return f"{namespace}{'' if not namespace or namespace[-1] in '/:.' else '/'}{key}"
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str], **overrides: Any) -> Self:
         """Read the environment; `overrides` (command line) win over it where they are not None.
@@ -147,6 +264,10 @@ class Settings(BaseModel):
             return cls.model_validate(values)
         except ValueError as error:
             raise SettingsError(_explain(cls, error)) from None
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.replace(",", " ").split())
 
 
 def is_loopback(host: str) -> bool:

@@ -7,7 +7,7 @@ model is told that its outcome is unknown. Nothing is ever silently done twice.
 import asyncio
 import logging
 import uuid
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from agentflow_server.eventlog import Draft, runs
@@ -31,6 +31,7 @@ from agentflow_server.runtime.tools import (
     parse_arguments,
 )
 from agentflow_server.storage import Tx
+from agentflow_server.storage.database import TenantTx
 
 logger = logging.getLogger(__name__)
 _UNITS = uuid.UUID("7c9f5d52-6c55-4f0e-9a56-2f6c1f4f2f10")
@@ -67,7 +68,10 @@ class ToolCalls:
         self._slots = asyncio.Semaphore(MAX_PARALLEL_TOOLS)
 
     async def run(self, calls: Sequence[ToolCall]) -> bool:
-        """Execute the calls side by side; False if the run was parked because one of them waits for somebody."""
+        """Execute the calls side by side; False if the run was parked because one of them waits for somebody.
+
+        Calls that had to wait, but whose answer came in the meantime, are still open afterwards.
+        """
         tasks = [asyncio.ensure_future(self._one(item)) for item in calls]
         try:
             await asyncio.wait(tasks)
@@ -113,7 +117,7 @@ class ToolCalls:
             return ToolOutcome.failure(error.code, str(error), error.notices)
         if not begun:
             await self._begin(item, invocation)
-        return await _contained(call(tool, invocation), tool.spec.name)
+        return await contained(call(tool, invocation), tool.spec.name)
 
     def _invocation(self, item: ToolCall, arguments: dict[str, Any]) -> ToolInvocation:
         unit = unit_id(self._context, item.id)
@@ -148,12 +152,25 @@ class ToolCalls:
         part = message_part(self._context, "tool_response", message, message.content, visible=False)
         part = part._replace(data=message.model_dump_json())
         unit = unit_id(self._context, item.id)
-        end = self._emitter.draft("end", content, call_id=unit, part=part)
-        events = await self._emitter.send((*self._told(outcome.notices, unit), end))
+        told = [self._emitter.draft(notice.type, notice.content) for notice in outcome.announce]
+        drafts = (
+            *told,
+            *self._told(outcome.notices, unit),
+            self._emitter.draft("end", content, call_id=unit, part=part),
+        )
+        try:
+            events = await self._emitter.send(drafts, self._bound(outcome.also))
+        except ToolFailedError as error:
+            await self._answer(item, ToolOutcome.failure(error.code, str(error)))
+            return
         self._history.append(events[-1].seq, message)
-        self._state.tool_calls += 1
-        self._state.background_tasks.extend(outcome.metadata.get("background_tasks", ()))
-        self._state.citations.extend(outcome.metadata.get("citations", ()))
+        self._state.add_outcome(outcome.metadata)
+
+    def _bound(self, also: Callable[[Tx], None] | None) -> Callable[[Tx], None] | None:
+        """What a tool writes, bound to its tenant."""
+        if also is None:
+            return None
+        return lambda tx: also(TenantTx(tx, self._context.tenant))
 
     async def _park(self, waits: Sequence[Suspended]) -> bool:
         """Let go of the run until somebody wakes it; False if what it waits for has come in the meantime."""
@@ -187,7 +204,7 @@ def end_content(item: ToolCall, outcome: ToolOutcome) -> dict[str, Any]:
     }
 
 
-async def _contained(work: Coroutine[Any, Any, ToolOutcome], name: str) -> ToolOutcome:
+async def contained(work: Coroutine[Any, Any, ToolOutcome], name: str) -> ToolOutcome:
     """The outcome of a tool's work, whatever it raises: a tool's bug is for the model to read."""
     task = asyncio.ensure_future(work)
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 from agentflow.errors import AgentFlowError, APIError
 
-from agentflow_server.eventlog import Draft, runs
+from agentflow_server.eventlog import Draft, mail, runs
 from agentflow_server.eventlog.runs import RunHeader
 from agentflow_server.gateway.messages import AssistantMessage, ToolCall
 from agentflow_server.jobs import ledger
@@ -23,6 +23,10 @@ from agentflow_server.runtime.tools import ToolOutcome
 from agentflow_server.storage import Tx
 
 
+class _UnreadMailError(Exception):
+    """Messages came to a run that was about to end."""
+
+
 class Conclusion:
     """Writes how one run ended."""
 
@@ -32,11 +36,18 @@ class Conclusion:
         self._emitter = emitter
         self._state = state
 
-    async def completed(self, answer: Answer, history: History) -> None:
-        """The run gave its answer."""
+    async def completed(self, answer: Answer, history: History) -> bool:
+        """The run gave its answer; False if messages came that it has to read first, and nothing was written."""
         result = self._result(answer.message.text, answer.output, answer.finish_reason, answer.model)
-        events = await self._end("completed", "done", (*answer.drafts, self._final(answer.message, result)), result)
-        history.append(events[-1], answer.message)
+        drafts = (*answer.drafts, self._final(answer.message, result))
+        if self._may_go_on():
+            self._emitter.keep_text()
+        try:
+            events = await self._end("completed", "done", drafts, result)
+        except _UnreadMailError:
+            return False
+        history.append(events[len(answer.drafts)], answer.message)
+        return True
 
     async def answered(self, item: ToolCall, outcome: ToolOutcome) -> None:
         """The call of a direct run has ended."""
@@ -58,7 +69,12 @@ class Conclusion:
         """The run failed for good."""
         content = error_content(error)
         event = self._emitter.draft("error", content)
-        await self._end("failed", "done", (event,), None, content)
+        await self._end("failed", "done", (event,), None, {**content, **self._used()})
+
+    def _used(self) -> dict[str, Any]:
+        state = self._state
+        usage = {**state.usage.model_dump(), "total_tokens": state.usage.total_tokens}
+        return {"usage": usage, "cost": state.cost}
 
     def _final(self, message: AssistantMessage, result: dict[str, Any]) -> Draft:
         root = self._context.run.is_root
@@ -75,8 +91,7 @@ class Conclusion:
             "run_id": run.id,
             "call_id": run.call_id,
             "finish_reason": reason,
-            "usage": {**state.usage.model_dump(), "total_tokens": state.usage.total_tokens},
-            "cost": state.cost,
+            **self._used(),
             "metrics": {
                 "duration_ms": round((self._engine.clock.micros() - run.created_at) / 1000, 3),
                 "time_to_first_token_ms": state.first_text_ms,
@@ -98,9 +113,13 @@ class Conclusion:
         error: dict[str, Any] | None = None,
     ) -> list[int]:
         engine, context = self._engine, self._context
+        if context.plan.background:
+            drafts = (*drafts, self._told(status, result, error))
 
         def unit(tx: Tx) -> None:
             now = engine.clock.micros()
+            if status == "completed" and self._may_go_on() and mail.unread(tx, context.tenant, context.run.id):
+                raise _UnreadMailError
             runs.finish(tx, context.run, status, now, result=result, error=error)
             ledger.settle(tx, context.job, job_status, now)
             for follow in engine.followers:
@@ -108,6 +127,17 @@ class Conclusion:
             wake_next(tx, context.run, now)
 
         return [event.seq for event in await self._emitter.send(drafts, unit)]
+
+    def _may_go_on(self) -> bool:
+        """Whether the run could still read a message: it is a sub-agent's, and has turns left."""
+        return not self._context.run.is_root and self._state.turns < self._context.plan.max_turns
+
+    def _told(self, status: str, result: dict[str, Any] | None, error: dict[str, Any] | None) -> Draft:
+        """The event that tells the end of work that nobody waited for."""
+        task_id = self._context.plan.settings.get("task_id", self._context.run.id)
+        content = {"task_id": task_id, "status": status, "name": self._context.plan.agent_name}
+        ending = {"text": result["text"]} if result else {"error": error}
+        return self._emitter.draft("background_task", {**content, "kind": "sub_agent", **ending})
 
 
 def wake_next(tx: Tx, run: RunHeader, now: int) -> None:

@@ -27,5 +27,5 @@ class RunContext:
 
     @property
     def thread(self) -> str:
-        """The thread the run writes to: the conversation's own for a root run, its own for a child."""
-        return "" if self.run.is_root else self.run.call_id
+        """The thread the run writes to: the conversation's own for a root run, its own (or an elder's) for a child."""
+        return "" if self.run.is_root else self.plan.thread or self.run.call_id

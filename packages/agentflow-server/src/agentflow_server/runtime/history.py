@@ -23,7 +23,9 @@ from agentflow_server.runtime.context import RunContext
 from agentflow_server.storage import Database, Tx
 
 COMPACTION = "compaction"
-_MESSAGE_KINDS = frozenset({"user", "agent_text", "tool_request", "tool_response", "repair", "sub_agent_request"})
+_MESSAGE_KINDS = frozenset(
+    {"user", "agent_text", "tool_request", "tool_response", "repair", "plan", "sub_agent_request"}
+)
 _MAX_CACHED_MESSAGES = 200_000
 _LONG = 200
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from agentflow.errors import ModelContextLengthError, ModelError
 
-from agentflow_server.eventlog import Draft
+from agentflow_server.eventlog import Draft, mail
 from agentflow_server.gateway import Completed, ModelRequest
 from agentflow_server.gateway.messages import AssistantMessage, Message, SystemMessage, TextPart, UserMessage
 from agentflow_server.runtime.calls import ToolCalls, with_unique_ids
@@ -21,6 +21,8 @@ from agentflow_server.runtime.engine import Engine
 from agentflow_server.runtime.history import History
 from agentflow_server.runtime.limits import MAX_REPAIRS
 from agentflow_server.runtime.opening import message_part
+from agentflow_server.runtime.planning import hidden, make_plan
+from agentflow_server.runtime.reflection import Verdict, reflect
 from agentflow_server.runtime.state import RunState, usage_content
 from agentflow_server.runtime.step import Step
 from agentflow_server.runtime.structured import OutputMismatchError, parse_output
@@ -63,9 +65,10 @@ class Loop:
     async def drive(self) -> Answer | None:
         """Run to the answer; None if the run was parked because it waits for somebody."""
         while True:
-            if (calls := self._history.open_calls()) and not await self._calls.run(calls):
-                return None
-            await compact(self._engine, self._context, self._emitter, self._state, self._history)
+            while calls := self._history.open_calls():
+                if not await self._calls.run(calls):
+                    return None
+            await self._prepare()
             completed = await self._ask()
             last = self._state.turns + 1 >= self._context.plan.max_turns
             self._state.turns += 1
@@ -74,6 +77,44 @@ class Loop:
                 await self._keep_calls(completed)
             elif (answer := await self._finish(completed, last)) is not None:
                 return answer
+
+    async def go_on(self, answer: Answer) -> Answer | None:
+        """Read the messages that came while the answer was made; it stays in the thread as what was said before."""
+        self._emitter.keep_text()
+        part = message_part(self._context, "agent_text", answer.message, answer.message.text, visible=False)
+        *others, usage = answer.drafts
+        events = await self._emitter.send((*others, usage._replace(part=part)))
+        self._history.append(events[-1].seq, answer.message)
+        return await self.drive()
+
+    async def _prepare(self) -> None:
+        """What comes before the model is asked: messages to the run, room in its window, a plan."""
+        if not self._context.run.is_root:
+            await self._read_mail()
+        await compact(self._engine, self._context, self._emitter, self._state, self._history)
+        if self._context.plan.planning and not self._state.planned:
+            await make_plan(
+                self._engine, self._context, self._emitter, self._state, self._history, self._system, self._tools
+            )
+
+    async def _read_mail(self) -> None:
+        run = self._context.run
+        letters = await self._engine.db.read(lambda tx: mail.unread(tx, run.tenant, run.id))
+        if not letters:
+            return
+        messages = [UserMessage(parts=(TextPart(text=letter.text),)) for letter in letters]
+        drafts = [
+            self._emitter.draft(
+                "user",
+                {"message_id": letter.id, "text": letter.text},
+                part=message_part(self._context, "sub_agent_request", message, letter.text, visible=False),
+            )
+            for letter, message in zip(letters, messages, strict=True)
+        ]
+        now = self._engine.clock.micros()
+        events = await self._emitter.send(drafts, lambda tx: mail.mark_read(tx, run.tenant, run.id, letters, now))
+        for event, message in zip(events, messages, strict=True):
+            self._history.append(event.seq, message)
 
     async def _ask(self) -> Completed:
         try:
@@ -109,7 +150,7 @@ class Loop:
         self._history.append(events[0].seq, message)
 
     async def _finish(self, completed: Completed, last: bool) -> Answer | None:
-        """The answer, or None if it has to be repaired first."""
+        """The answer, or None if it has to be repaired or revised first."""
         plan = self._context.plan
         reason = "max_turns" if last and completed.message.tool_calls else completed.finish_reason
         message = completed.message.model_copy(update={"tool_calls": ()})
@@ -121,7 +162,25 @@ class Loop:
                 await self._repair(completed, message, str(mismatch))
                 return None
         usage = self._emitter.draft("usage", usage_content(completed, self._state))
-        return Answer(message, output, reason, completed.model, (usage,))
+        if last or self._state.reflections >= plan.reflections:
+            return Answer(message, output, reason, completed.model, (usage,))
+        verdict = await reflect(self._engine, self._context, self._emitter, self._state, self._history, message.text)
+        if verdict.revise:
+            await self._revise(usage, message, verdict)
+            return None
+        return Answer(message, output, reason, completed.model, (*verdict.drafts, usage))
+
+    async def _revise(self, usage: Draft, message: AssistantMessage, verdict: Verdict) -> None:
+        """Keep the draft and why it was sent back in the thread; for readers it is void."""
+        reasons = "\n".join(f"- {reason}" for reason in verdict.reasons) or "- it can be better"
+        wish = hidden(f"Your draft was not accepted:\n{reasons}\nAnswer the user again.", "system_reminders")
+        used, told = verdict.drafts
+        draft = usage._replace(part=message_part(self._context, "agent_text", message, message.text, visible=False))
+        again = told._replace(part=message_part(self._context, "repair", wish, reasons, visible=False))
+        events = await self._emitter.send((used, draft, again))
+        self._history.append(events[1].seq, message)
+        self._history.append(events[2].seq, wish)
+        await self._emitter.discard_text("reflection")
 
     async def _repair(self, completed: Completed, message: AssistantMessage, problem: str) -> None:
         if self._state.repairs >= MAX_REPAIRS:

@@ -50,6 +50,11 @@ class DirectCall(BaseModel):
     arguments: dict[str, Any]
 
 
+def handle_of(task_id: str, name: str, kind: str) -> dict[str, Any]:
+    """The handle of work that nobody waits for, as it begins: a `sub_agent` or a `tool`."""
+    return {"task_id": task_id, "kind": kind, "name": name, "status": "running"}
+
+
 class Plan(BaseModel):
     """A frozen run.
 
@@ -57,7 +62,10 @@ class Plan(BaseModel):
         text: what the user wrote, as people see it. user: the same as the model sees it, with hidden context.
         sampling: fields of the model request (temperature, max_tokens, …).
         settings: what rooms above the runtime need to find again when a run resumes (client timezone, …).
-        parent_call_id: the unit that caused this run, for a child run.
+        parent_call_id: the unit that caused this run, for a child run. depth: how many runs are above it.
+        thread: the call id of the child run whose thread this one carries on, if it is not its own.
+        background: nobody waits for the run; its end is told by a `background_task` event.
+        planning: make a plan before the first answer. reflections: how often a draft may be sent back.
         direct: the run is this one call, and asks no model.
         notices: events told when the run begins. citations: where hidden context came from; in the run's result.
     """
@@ -77,6 +85,10 @@ class Plan(BaseModel):
     direct: DirectCall | None = None
     parent_call_id: str | None = None
     depth: int = 0
+    thread: str | None = None
+    background: bool = False
+    planning: bool = False
+    reflections: int = 0
     settings: dict[str, Any] = Field(default_factory=dict[str, Any])
     notices: tuple[Notice, ...] = ()
     citations: tuple[dict[str, Any], ...] = ()
@@ -109,12 +121,14 @@ class Contribution:
     Attributes:
         system: blocks of the cached prefix: the same bytes from turn to turn wherever possible.
         context: hidden `system_context` of this turn. reminders: hidden `system_reminders` of this turn.
+        events: hidden `system_events`: what happened since the last turn.
         parts: images and documents of the user's message.
     """
 
     system: tuple[str, ...] = ()
     context: tuple[str, ...] = ()
     reminders: tuple[str, ...] = ()
+    events: tuple[str, ...] = ()
     parts: tuple[Part, ...] = ()
     tools: tuple[ToolRef, ...] = ()
     notices: tuple[Notice, ...] = ()

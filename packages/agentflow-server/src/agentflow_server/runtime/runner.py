@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from agentflow.errors import AgentFlowError, InternalServerError
 
 from agentflow_server.eventlog import Scope, StoredEvent, runs
+from agentflow_server.eventlog.runs import RunHeader
 from agentflow_server.gateway.messages import ToolCall
-from agentflow_server.jobs import Job, LeaseLostError, Settled, ledger
+from agentflow_server.jobs import Job, LeaseLostError, NewJob, Settled, ledger
 from agentflow_server.runtime.calls import ToolCalls
 from agentflow_server.runtime.conclude import Conclusion
 from agentflow_server.runtime.context import RunContext
@@ -38,6 +39,26 @@ class Runner:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._accepted: dict[str, RunContext] = {}
+
+    def job(self, run: RunHeader, *, started: bool, waits: bool = False, dedupe: str | None = None) -> NewJob:
+        """The job of a new run: this process' own (`started`), for whoever is free, or one that waits its turn.
+
+        Args:
+            dedupe: a key that no other run under way may have.
+        """
+        worker = self._engine.worker
+        return NewJob(
+            tenant=run.tenant,
+            kind=KIND,
+            queue=QUEUE,
+            payload={"run_id": run.id},
+            id=run.id,
+            status="waiting" if waits else "ready",
+            owner=worker.owner if started else None,
+            lease_until=worker.lease_until(),
+            max_attempts=1_000,
+            dedupe_key=dedupe,
+        )
 
     def record_opening(self, tx: Tx, context: RunContext) -> list[StoredEvent]:
         """Write the first events of a run inside the transaction that accepts it; then `accept` it."""
@@ -91,8 +112,8 @@ class Runner:
             history = await engine.histories.load(context)
             loop = Loop(engine, context, emitter, state, history, tools)
             answer = await loop.drive()
-            if answer is not None:
-                await conclusion.completed(answer, history)
+            while answer is not None and not await conclusion.completed(answer, history):
+                answer = await loop.go_on(answer)
         except asyncio.CancelledError:
             if not await self._cancel_requested(context):
                 raise

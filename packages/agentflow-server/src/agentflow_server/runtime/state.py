@@ -4,6 +4,7 @@ A run that has just begun has an empty fold and reads nothing. Nothing of a run'
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +33,7 @@ class RunState:
         started_calls: tool calls whose execution was begun, by the id the model gave them.
         void_since: number of the first piece of text that no completed model call stands behind, or None.
         first_text_ms: from the acceptance of the run to its first piece of text, milliseconds.
+        planned: a plan was made. reflections: how often a draft was looked at.
     """
 
     begun: bool = False
@@ -47,6 +49,16 @@ class RunState:
     first_text_ms: float | None = None
     background_tasks: list[Any] = field(default_factory=list[Any])
     citations: list[Any] = field(default_factory=list[Any])
+    planned: bool = False
+    reflections: int = 0
+
+    def add_outcome(self, content: Mapping[str, Any]) -> None:
+        """Add what the end of a tool call says, also of the sub-agent it waited for."""
+        self.tool_calls += 1
+        self.background_tasks.extend(content.get("background_tasks", ()))
+        self.citations.extend(content.get("citations", ()))
+        if "usage" in content:
+            self.add_usage(Usage.model_validate(content["usage"]), content.get("cost"))
 
     def add_usage(self, usage: Usage, cost: float | None) -> None:
         """Add what a model call used."""
@@ -102,6 +114,10 @@ def _apply_own(state: RunState, type_: str, content: dict[str, Any]) -> bool:
         state.begun = True
         if "tool_call_id" in content:
             state.started_calls.add(content["tool_call_id"])
+    elif type_ == "plan":
+        state.planned = True
+    elif type_ == "reflection":
+        state.reflections += 1
     elif type_ == "usage":
         state.add_usage(Usage.model_validate(content["usage"]), content.get("cost"))
         if content["purpose"] != "answer":
@@ -118,6 +134,4 @@ def _apply_tool(state: RunState, type_: str, content: dict[str, Any]) -> None:
     if type_ == "start":
         state.started_calls.add(content["tool_call_id"])
     elif type_ == "end":
-        state.tool_calls += 1
-        state.background_tasks.extend(content.get("background_tasks", ()))
-        state.citations.extend(content.get("citations", ()))
+        state.add_outcome(content)

@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 from agentflow_server.eventlog import Draft
 from agentflow_server.gateway.messages import ToolSpec
 from agentflow_server.runtime.context import RunContext
-from agentflow_server.runtime.plan import Notice
+from agentflow_server.runtime.plan import Notice, ToolRef
 from agentflow_server.runtime.structured import first_problem
 from agentflow_server.storage import Tx
 
@@ -45,13 +45,21 @@ class ToolInvocation:
 class ToolOutcome:
     """What a call gave. `content` goes to the model, `result` into the event (and to callers).
 
-    `notices` are events told together with the call's `end`.
+    Attributes:
+        metadata: further fields of the call's `end` event; `usage` and `cost` are added to the run's own,
+            `background_tasks` and `citations` to its result.
+        announce: events of the run that are told with the end of the call.
+        also: written in the same transaction as the end of the call, so that both happen or neither does. It may raise
+            ToolFailedError: then nothing is written, and the model is told.
+        notices: events of the call itself, told before its end (an approval that was denied).
     """
 
     content: str
     result: Any = None
     is_error: bool = False
     metadata: dict[str, Any] = field(default_factory=dict[str, Any])
+    announce: tuple[Notice, ...] = ()
+    also: Callable[[Tx], None] | None = None
     notices: tuple[Notice, ...] = ()
 
     @classmethod
@@ -135,11 +143,28 @@ class ToolResolver(Protocol):
         ...
 
 
+class Wrapper(Protocol):
+    """Puts something around tools: a cache for large results, a way to call without waiting."""
+
+    def wrap(self, context: RunContext, ref: ToolRef | None, tool: Tool) -> Tool:
+        """The tool with what is around it, or as it is. `ref` is None for a tool the plan does not name."""
+        ...
+
+
 class Resolvers:
     """The rooms' resolvers as one. Each builds the references of its own kinds; a name that two give is the first's."""
 
     def __init__(self, *resolvers: ToolResolver) -> None:
-        self._resolvers = resolvers
+        self._resolvers = list(resolvers)
+        self._wrappers: list[Wrapper] = []
+
+    def add(self, *resolvers: ToolResolver) -> None:
+        """Ask these too, after the others."""
+        self._resolvers.extend(resolvers)
+
+    def wrap(self, *wrappers: Wrapper) -> None:
+        """Put these around every tool, the first one innermost."""
+        self._wrappers.extend(wrappers)
 
     async def resolve(self, context: RunContext) -> Mapping[str, Tool]:
         """The run's tools by name, in the order of its plan."""
@@ -148,7 +173,14 @@ class Resolvers:
             for name, tool in (await resolver.resolve(context)).items():
                 found.setdefault(name, tool)
         order = {ref.name: position for position, ref in enumerate(context.plan.tools)}
-        return dict(sorted(found.items(), key=lambda item: order.get(item[0], len(order))))
+        refs = {ref.name: ref for ref in context.plan.tools}
+        named = sorted(found.items(), key=lambda item: order.get(item[0], len(order)))
+        return {name: self._wrapped(context, refs.get(name), tool) for name, tool in named}
+
+    def _wrapped(self, context: RunContext, ref: ToolRef | None, tool: Tool) -> Tool:
+        for wrapper in self._wrappers:
+            tool = wrapper.wrap(context, ref, tool)
+        return tool
 
 
 def parse_arguments(tool: Tool, text: str) -> dict[str, Any]:

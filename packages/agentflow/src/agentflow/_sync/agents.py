@@ -9,6 +9,7 @@ from agentflow.errors import NotFoundError
 from agentflow._sync.pages import Page
 from agentflow._sync.runs import Options, chat_request, run_once, segment
 from agentflow._sync.streams import Stream, new_id
+from agentflow._sync.subagents import Subagents
 from agentflow.transport.drivers import SyncTransport
 from agentflow.transport.request import Request, Timeout
 from agentflow.types.agents import (
@@ -38,6 +39,11 @@ class Agents:
         from agentflow._sync.tools import Tools
 
         return Tools(self._transport)
+
+    @cached_property
+    def subagents(self) -> Subagents:
+        """Agents that other agents may call."""
+        return Subagents(self._transport)
 
     def list(self, *, limit: int = 50, offset: int = 0, name: str | None = None) -> Page[Agent]:
         """A page of agents, oldest first; iterating it walks on through all.

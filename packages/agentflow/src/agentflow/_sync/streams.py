@@ -65,6 +65,7 @@ class EventStream:
         event = self._ready.popleft()
         if self._seen(event):
             self._finished = True
+            self._ready.clear()
             self._release()
         return event
 
@@ -173,6 +174,7 @@ class Stream(EventStream):
     def _opened(self, headers: dict[str, str]) -> None:
         self.run_id = headers.get("x-run-id", self.run_id)
         self.conversation_id = headers.get("x-conversation-id", self.conversation_id)
+        self.call_id = headers.get("x-call-id", self.call_id)
 
     def _fresh(self, event: Event) -> bool:
         seq = event.raw.get("seq")
@@ -188,10 +190,14 @@ class Stream(EventStream):
             return False
         if isinstance(event, RunStarted) and self.run_id is None:
             self.run_id, self.conversation_id = event.run_id, event.conversation_id
-        if isinstance(event, FinalResponse | RunError):
+        if isinstance(event, FinalResponse | RunError) or self._is_own_end(event):
             self._final = event
             return True
         return False
+
+    def _is_own_end(self, event: Event) -> bool:
+        """Whether a run below another one, a sub-agent's, has ended."""
+        return event.type in ("end", "error") and event.call_id is not None and event.call_id == self.call_id
 
     def result(self) -> RunResult:
         """Read to the end.
@@ -201,11 +207,11 @@ class Stream(EventStream):
         """
         for _ in self:
             pass
-        if isinstance(self._final, FinalResponse):
-            return result_of(self._final)
-        if isinstance(self._final, RunError):
+        if self._final is None:
+            raise StreamInterruptedError("the stream was closed before its last event")
+        if self._final.type == "error":
             raise run_failure(self._final)
-        raise StreamInterruptedError("the stream was closed before its last event")
+        return result_of(self._final)
 
     def text(self) -> Iterator[str]:
         """Only the pieces of the answer.
@@ -216,7 +222,7 @@ class Stream(EventStream):
         for event in self:
             if isinstance(event, TextDelta):
                 yield event.text
-            elif isinstance(event, RunError):
+            elif event is self._final and event.type == "error":
                 raise run_failure(event)
 
     def cancel(self) -> Cancellation:
@@ -260,7 +266,7 @@ def new_id() -> str:
     return str(uuid.uuid4())
 
 
-def result_of(event: FinalResponse) -> RunResult:
+def result_of(event: Event) -> RunResult:
     """The result in a run's last event."""
     try:
         return RunResult.model_validate(event.content)
@@ -268,7 +274,7 @@ def result_of(event: FinalResponse) -> RunResult:
         raise DecodeError(f"the last event is not a result: {str(error)[:500]}") from None
 
 
-def run_failure(event: RunError) -> APIError:
+def run_failure(event: Event) -> APIError:
     """The error in a run's last event."""
     content: dict[str, Any] = event.content if isinstance(event.content, dict) else {}
     return api_error(int(content.get("status") or 500), {"error": content})

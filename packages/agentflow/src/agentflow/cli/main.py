@@ -13,20 +13,25 @@ import click
 COMMANDS = {
     "agents": ("agentflow.cli.agents:agents", "List, show, change and run agents."),
     "approvals": ("agentflow.cli.approvals:approvals", "Decide on tool calls that wait for it."),
+    "background": ("agentflow.cli.background:background", "Look after work that no run waits for."),
     "cancellations": ("agentflow.cli.cancellations:cancellations", "Stop what is running."),
     "chat": ("agentflow.cli.chat:chat", "Talk to an agent."),
     "completion": ("agentflow.cli.completion:completion", "Print the completion script of a shell."),
     "conversations": ("agentflow.cli.conversations:conversations", "List, show, search and delete conversations."),
     "login": ("agentflow.cli.login:login", "Sign in and keep it as a profile."),
+    "logout": ("agentflow.cli.login:logout", "Forget a profile's tokens and secrets."),
     "memory": ("agentflow.cli.memory:memory", "Show, search, change and erase what agents keep about you."),
     "models": ("agentflow.cli.models:models", "Show the models, choose one, set policy and keys."),
     "profiles": ("agentflow.cli.profiles:profiles", "List, show, choose and remove profiles."),
     "questions": ("agentflow.cli.questions:questions", "Answer what runs ask their user."),
     "runs": ("agentflow.cli.runs:runs", "Show a run, or follow it."),
+    "subagents": ("agentflow.cli.subagents:subagents", "Let agents call other agents."),
     "system": ("agentflow.cli.system:system", "Ask the server how it is."),
     "tools": ("agentflow.cli.tools:tools", "List, define, run and gate tools."),
+    "token": ("agentflow.cli.login:token", "Print an access token for scripts."),
     "usage": ("agentflow.cli.usage:usage", "Show what was used, and what may be used."),
     "version": ("agentflow.cli.version:version", "Print the version."),
+    "whoami": ("agentflow.cli.login:whoami", "Show who you are to the server."),
 }
 PLUGINS = "agentflow.cli"
 

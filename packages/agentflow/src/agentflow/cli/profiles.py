@@ -14,8 +14,8 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="Write JSO
 
 def _public(profile: Profile, current: str) -> dict[str, Any]:
     fields = asdict(profile)
-    fields["access_token"] = "(kept)" if fields["access_token"] else None
-    return {**fields, "current": profile.name == current}
+    del fields["secrets"]
+    return {**fields, "signed_in": profile.method == "dev" or bool(profile.secrets), "current": profile.name == current}
 
 
 @click.group()

@@ -7,6 +7,7 @@ from agentflow.errors import NotFoundError
 from agentflow.resources.pages import AsyncPage
 from agentflow.resources.runs import Options, chat_request, run_once, segment
 from agentflow.resources.streams import AsyncStream, new_id
+from agentflow.resources.subagents import AsyncSubagents
 from agentflow.transport.drivers import AsyncTransport
 from agentflow.transport.request import Request, Timeout
 from agentflow.types.agents import (
@@ -36,6 +37,11 @@ class AsyncAgents:
         from agentflow.resources.tools import AsyncTools
 
         return AsyncTools(self._transport)
+
+    @cached_property
+    def subagents(self) -> AsyncSubagents:
+        """Agents that other agents may call."""
+        return AsyncSubagents(self._transport)
 
     async def list(self, *, limit: int = 50, offset: int = 0, name: str | None = None) -> AsyncPage[Agent]:
         """A page of agents, oldest first; iterating it walks on through all.

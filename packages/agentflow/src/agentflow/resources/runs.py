@@ -43,8 +43,13 @@ def segment(value: str) -> str:
     return quote(value, safe="")
 
 
-def chat_request(
-    agent_id: str,
+def chat_request(agent_id: str, message: str, **given: Any) -> Request:
+    """The chat route's request; arguments as for `run_request`."""
+    return run_request(f"/api/v1/agent/{segment(agent_id)}/chat", message, **given)
+
+
+def run_request(
+    path: str,
     message: str,
     *,
     stream: bool,
@@ -54,7 +59,7 @@ def chat_request(
     output_type: Any,
     timeout: Timeout | float | None,
 ) -> Request:
-    """The chat route's request. Its ids are minted here, so that every attempt means the same message."""
+    """The request of a route that runs an agent. Ids are minted here, so that every attempt means the same message."""
     checked = options if isinstance(options, RunOptions) else RunOptions.model_validate(options or {})
     body = checked.wire()
     body.update(message=message, stream=stream, message_id=message_id or new_id())
@@ -62,7 +67,6 @@ def chat_request(
     body.setdefault("call_id", new_id())
     if output_type is not None:
         body["output_schema"] = output_schema(output_type)
-    path = f"/api/v1/agent/{segment(agent_id)}/chat"
     return Request("POST", path, body=body, repeatable=True, stream=stream, timeout=timeout)
 
 

@@ -1,8 +1,9 @@
 """`client.system`: the server itself."""
 
+from agentflow.resources.pages import AsyncPage
 from agentflow.transport.drivers import AsyncTransport
 from agentflow.transport.request import Request
-from agentflow.types.system import Health, Readiness, SystemInfo
+from agentflow.types.system import AuditEntry, AuditPage, Health, Principal, Readiness, SystemInfo
 
 
 class AsyncSystem:
@@ -30,3 +31,26 @@ class AsyncSystem:
     async def metadata(self) -> SystemInfo:
         """The same as `info`."""
         return await self.info()
+
+    async def me(self) -> Principal:
+        """Who this client is to the server: tenant, user, scopes."""
+        return await self._transport.call(Request("GET", "/api/v1/system/me", repeatable=True), Principal)
+
+    async def audit(
+        self, *, actor: str | None = None, action: str | None = None, limit: int = 50, offset: int = 0
+    ) -> AsyncPage[AuditEntry]:
+        """The tenant's audit log, the newest entries first; iterating it walks on through all. For admins.
+
+        Args:
+            actor: only what this user or machine did. action: only this, for example `agents.delete`. limit: 1 to 100.
+
+        Raises:
+            PermissionDeniedError: the caller is no admin.
+        """
+        query = {"actor": actor, "action": action, "limit": limit, "offset": offset}
+        data = await self._transport.call(Request("GET", "/api/v1/system/audit", query, repeatable=True), AuditPage)
+
+        async def fetch(start: int) -> AsyncPage[AuditEntry]:
+            return await self.audit(actor=actor, action=action, limit=limit, offset=start)
+
+        return AsyncPage(data, "entries", fetch)

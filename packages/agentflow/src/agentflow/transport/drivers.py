@@ -8,7 +8,17 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 import httpx2
 
 from agentflow.errors import ConnectionFailedError, DecodeError, RequestTimeoutError, TransportError
-from agentflow.transport.pipeline import Answer, Failure, Pause, Result, Send, connection_failure, pipeline
+from agentflow.transport.pipeline import (
+    Answer,
+    Failure,
+    Pause,
+    Renew,
+    Renewed,
+    Result,
+    Send,
+    connection_failure,
+    pipeline,
+)
 from agentflow.transport.request import RawResponse, Request, Timeout
 from agentflow.transport.tls import shared_context
 from agentflow.transport.uploads import Multipart
@@ -21,10 +31,14 @@ _NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, htt
 
 
 class Credentials(Protocol):
-    """Where the headers come from that say who calls."""
+    """Where the headers come from that say who calls. Used from many threads at once."""
 
-    def headers(self) -> Mapping[str, str]:
-        """The headers for the next request."""
+    def headers(self) -> Mapping[str, str] | None:
+        """The headers for the next request, at once; None if they must be renewed first."""
+        ...
+
+    def renew(self, refused: Mapping[str, str] | None) -> Mapping[str, str] | None:
+        """Get new headers in place of those the server has refused; None if there are no others. May take its time."""
         ...
 
 
@@ -44,9 +58,6 @@ class Config:
         self.timeout = timeout
         self.max_retries = max_retries
         self.fixed_headers = {"Accept": "application/json, text/event-stream", **headers}
-
-    def headers(self) -> dict[str, str]:
-        return {**self.fixed_headers, **self.credentials.headers()}
 
     def verify(self) -> Any:
         return shared_context() if self.endpoint.startswith("https:") else False
@@ -108,6 +119,8 @@ class AsyncTransport:
         self.config = config
         self._client = client
         self._owned = client is None
+        self._renewal: asyncio.Task[Mapping[str, str] | None] | None = None
+        self._renewed: Mapping[str, str] | None = None
 
     def _http(self) -> httpx2.AsyncClient:
         if self._client is None:
@@ -132,7 +145,13 @@ class AsyncTransport:
     async def _run(self, request: Request) -> tuple[Answer, int, httpx2.Response | None]:
         config = self.config
         timeout = Timeout.of(request.timeout, config.timeout)
-        steps = pipeline(request, headers=config.headers(), timeout=timeout, max_retries=config.max_retries)
+        steps = pipeline(
+            request,
+            headers=config.fixed_headers,
+            credentials=config.credentials.headers(),
+            timeout=timeout,
+            max_retries=config.max_retries,
+        )
         result: Result = None
         response: httpx2.Response | None = None
         try:
@@ -141,10 +160,19 @@ class AsyncTransport:
                 if isinstance(step, Pause):
                     await self.sleep(step.seconds)
                     result = None
+                elif isinstance(step, Renew):
+                    result = Renewed(await self._renew(step.refused))
                 else:
                     result, response = await self._send(step)
         except StopIteration as done:
             return (*done.value, response)
+
+    async def _renew(self, refused: Mapping[str, str] | None) -> Mapping[str, str] | None:
+        """In a thread, and once for all tasks that wait for it."""
+        if self._renewal is None or self._renewal.done() or self._renewed != refused:
+            self._renewed = refused
+            self._renewal = asyncio.create_task(asyncio.to_thread(self.config.credentials.renew, refused))
+        return await asyncio.shield(self._renewal)
 
     async def _send(self, step: Send) -> tuple[Result, httpx2.Response | None]:
         http = self._http()
@@ -223,7 +251,13 @@ class SyncTransport:
     def _run(self, request: Request) -> tuple[Answer, int, httpx2.Response | None]:
         config = self.config
         timeout = Timeout.of(request.timeout, config.timeout)
-        steps = pipeline(request, headers=config.headers(), timeout=timeout, max_retries=config.max_retries)
+        steps = pipeline(
+            request,
+            headers=config.fixed_headers,
+            credentials=config.credentials.headers(),
+            timeout=timeout,
+            max_retries=config.max_retries,
+        )
         result: Result = None
         response: httpx2.Response | None = None
         try:
@@ -232,6 +266,8 @@ class SyncTransport:
                 if isinstance(step, Pause):
                     self.sleep(step.seconds)
                     result = None
+                elif isinstance(step, Renew):
+                    result = Renewed(config.credentials.renew(step.refused))
                 else:
                     result, response = self._send(step)
         except StopIteration as done:

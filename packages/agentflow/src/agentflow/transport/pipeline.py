@@ -60,25 +60,56 @@ class Answer:
     content: bytes | None
 
 
-Step = Send | Pause
-Result = Answer | Failure | None
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Get new credentials, in place of those that were refused."""
+
+    refused: Mapping[str, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """The new credentials; None if there are no others."""
+
+    headers: Mapping[str, str] | None
+
+
+Step = Send | Pause | Renew
+Result = Answer | Failure | Renewed | None
 
 
 def pipeline(
-    request: Request, *, headers: Mapping[str, str], timeout: Timeout, max_retries: int
+    request: Request,
+    *,
+    headers: Mapping[str, str],
+    credentials: Mapping[str, str] | None,
+    timeout: Timeout,
+    max_retries: int,
 ) -> Generator[Step, Result, tuple[Answer, int]]:
     """Send a request until it succeeds or may not be sent again. Returns the answer and the number of attempts.
+
+    Args:
+        credentials: None if they must be got first. Refused ones (401) are renewed once: the server did nothing yet.
 
     Raises:
         APIError: the server said no. TransportError: no answer came.
     """
     deadline = None if timeout.total is None else time.monotonic() + timeout.total
     request_id = request.headers.get("X-Request-ID") or uuid.uuid4().hex
-    sent = {**headers, **request.headers, "X-Request-ID": request_id}
+    may_renew = True
+    if credentials is None:
+        credentials = yield from _renewed(None)
     attempt = 0
     while True:
         attempt += 1
+        sent = {**headers, **(credentials or {}), **request.headers, "X-Request-ID": request_id}
         result = yield Send(request, sent, _left(timeout, deadline, request_id, attempt))
+        if isinstance(result, Answer) and result.status == 401 and may_renew and request.resendable:
+            may_renew = False
+            newer = yield from _renewed(credentials)
+            if newer is not None:
+                credentials, attempt = newer, attempt - 1
+                continue
         if isinstance(result, Answer) and result.status < 400:
             _require_expected(request, result, request_id, attempt)
             return result, attempt
@@ -89,6 +120,12 @@ def pipeline(
         if deadline is not None and time.monotonic() + pause >= deadline:
             raise error
         yield Pause(pause)
+
+
+def _renewed(refused: Mapping[str, str] | None) -> Generator[Step, Result, Mapping[str, str] | None]:
+    result = yield Renew(refused)
+    assert isinstance(result, Renewed)
+    return result.headers
 
 
 def _left(timeout: Timeout, deadline: float | None, request_id: str, attempt: int) -> Timeout:

@@ -58,7 +58,12 @@ class Request:
     @property
     def again(self) -> bool:
         """Whether it may be sent again after it may have reached the server."""
-        return self.repeatable and (self.upload is None or self.upload.replayable)
+        return self.repeatable and self.resendable
+
+    @property
+    def resendable(self) -> bool:
+        """Whether its body can be sent a second time at all."""
+        return self.upload is None or self.upload.replayable
 
     def kept_open(self, status: int, media_type: str) -> bool:
         """Whether an answer is handed on unread."""

@@ -37,7 +37,9 @@ class AgentMemory(RequestModel):
     consolidation: bool | None = None
 
 
-class _Settings(RequestModel):
+class AgentSettings(RequestModel):
+    """What can be said of an agent besides its name and its tools."""
+
     description: str | None = Field(default=None, max_length=10_000)
     icon: str | None = Field(default=None, max_length=200)
     llm_config: LLMConfig | None = None
@@ -49,10 +51,13 @@ class _Settings(RequestModel):
     enable_reflection: bool | None = None
     max_reflection_attempts: int | None = Field(default=None, ge=0, le=10)
     knowledge_bases: list[str] | None = None
+    background_tools: list[str] | None = Field(
+        default=None, description="Names of its tools that the model may call without waiting."
+    )
     memory: AgentMemory | None = None
 
 
-class AgentCreate(_Settings):
+class AgentCreate(AgentSettings):
     """A new agent."""
 
     name: str = Name
@@ -60,7 +65,7 @@ class AgentCreate(_Settings):
     tools: list[str] | None = Field(default=None, description="Names or ids of tools the agent may use.")
 
 
-class AgentUpdate(_Settings):
+class AgentUpdate(AgentSettings):
     """Changes to an agent; what is left out stays as it is, `llm_config` field by field."""
 
     name: str | None = Field(default=None, min_length=1, max_length=200)
@@ -118,6 +123,7 @@ class AgentConfig(ResponseModel):
     enable_reflection: bool = False
     max_reflection_attempts: int = 1
     knowledge_bases: list[str] = Field(default_factory=list[str])
+    background_tools: list[str] = Field(default_factory=list[str])
     memory: dict[str, Any] = Field(default_factory=dict[str, Any])
     tools: list[str] = Field(default_factory=list[str])
     tool_count: int = 0

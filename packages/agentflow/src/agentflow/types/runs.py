@@ -53,6 +53,7 @@ class RunOptions(RequestModel):
         verbose: also stream the events of tools and sub-agents, and usage.
         model, temperature, max_tokens, …: in place of the agent's own, for this run.
         max_turns: most model calls of the run.
+        enable_planning, enable_reflection, max_reflection_attempts: in place of the agent's own.
         selected_tools: only these of the agent's tools. client_timezone: IANA name.
         session_context: facts about the session for the model only.
         source, source_id, source_metadata: where the conversation comes from; used by listings.
@@ -80,6 +81,7 @@ class RunOptions(RequestModel):
     image_detail: Literal["auto", "low", "high"] | None = None
     enable_planning: bool | None = None
     enable_reflection: bool | None = None
+    max_reflection_attempts: int | None = Field(default=None, ge=0, le=10)
     enable_query_rewrite: bool | None = None
     selected_tools: list[str] | None = None
     client_timezone: str | None = Field(default=None, max_length=100)

@@ -39,8 +39,9 @@ from agentflow_server.gateway.messages import (
 from agentflow_server.gateway.providers.sample import sample
 from agentflow_server.gateway.stream import Chunk, Completed, ReasoningChunk, TextChunk, ToolCallStarted
 
-_DIRECTIVE = re.compile(r"\[\[(tool|say|words|delay|fail|json|reason)\s+(.*?)\]\](?!\])", re.DOTALL)
+_DIRECTIVE = re.compile(r"\[\[(tool|say|words|delay|fail|json|reason|plan|revise|revised)\s+", re.DOTALL)
 _WISH = re.compile(r"\bremember that ([^.!?]+[.!?]?)", re.IGNORECASE)
+_HIDDEN = re.compile(r"<(system_\w+)>.*</\1>\s*", re.DOTALL)
 _WORD = re.compile(r"[^\W_]{3,}")
 _COMMON = frozenset(
     [
@@ -139,15 +140,17 @@ class ScriptedProvider:
         question, given, results = _read(request.messages)
         if request.output_name == "memory_edits":
             return Reply(json.dumps({"edits": _remembered(question)}, ensure_ascii=False))
-        directives = _DIRECTIVE.findall(question)
+        directives = [(kind, rest) for kind, rest, _, _ in _directives(question)]
         reply = Reply(delay=sum(float(rest) for kind, rest in directives if kind == "delay") / 1000)
         reply.reasoning = " ".join(rest for kind, rest in directives if kind == "reason")
         tools = request.tools if request.tool_choice != "none" else ()
         self._fail(reply, question, directives)
         asked = [rest for kind, rest in directives if kind == "tool"]
-        if asked and not results and tools:
+        if request.output_name in _OWN_CALLS:
+            reply.text = json.dumps(_OWN_CALLS[request.output_name](directives, given, _plain(question)))
+        elif asked and not results and tools:
             reply.calls = [_directed(rest) for rest in asked]
-        elif said := _said(directives):
+        elif said := _said(directives, revised=any(_REVISED in text for text in given)):
             reply.text = said
         elif request.output_schema is not None:
             reply.text = json.dumps(sample(request.output_schema, _plain(question)), ensure_ascii=False)
@@ -241,6 +244,9 @@ def _read(messages: Sequence[Message]) -> tuple[str, list[str], list[ToolMessage
             if question:
                 given.append(_plain(question))
             texts = [part.text if isinstance(part, TextPart) else _part_text(part) for part in message.parts]
+            if texts and _HIDDEN.fullmatch(texts[-1]):
+                given.extend(texts)
+                continue
             given.extend(texts[:-1])
             question, results = (texts[-1] if texts else ""), []
         elif isinstance(message, ToolMessage):
@@ -269,8 +275,54 @@ def _text(message: Message) -> str:
     return message.content if isinstance(message, ToolMessage) else message.text
 
 
+def _directives(text: str) -> list[tuple[str, str, int, int]]:
+    """The directives of a text: kind, what is said, and where. Brackets inside are balanced, so they may be nested."""
+    found: list[tuple[str, str, int, int]] = []
+    place = 0
+    while match := _DIRECTIVE.search(text, place):
+        end = _closing(text, match.end())
+        if end < 0:
+            break
+        found.append((match.group(1), text[match.end() : end].strip(), match.start(), end + 2))
+        place = end + 2
+    return found
+
+
+def _closing(text: str, start: int) -> int:
+    """Where the brackets of a directive close: balanced, else at the first `]]`; -1 if nowhere."""
+    depth = 2
+    for place in range(start, len(text)):
+        depth += {"[": 1, "]": -1}.get(text[place], 0)
+        if depth == 0:
+            return place - 1
+    return text.find("]]", start)
+
+
 def _plain(question: str) -> str:
-    return _DIRECTIVE.sub("", question).strip()
+    for _, _, start, end in reversed(_directives(question)):
+        question = question[:start] + question[end:]
+    return question.strip()
+
+
+def _planned(directives: list[tuple[str, str]], given: list[str], question: str) -> dict[str, Any]:
+    """The answer to a request for a plan: what `[[plan A; B]]` says, else one step."""
+    said = [rest for kind, rest in directives if kind == "plan"]
+    steps = [step.strip() for step in "; ".join(said).split(";") if step.strip()]
+    return {"steps": steps or [f"Answer: {question}"[:200]]}
+
+
+def _reflected(directives: list[tuple[str, str]], given: list[str], question: str) -> dict[str, Any]:
+    """The answer to a request for a critique: the first draft meets the first `[[revise REASON]]`, and so on."""
+    reasons = [rest for kind, rest in directives if kind == "revise"]
+    draft = next((int(match.group(1)) for text in given if (match := _DRAFT.search(text))), 1)
+    if draft <= len(reasons):
+        return {"decision": "revise", "reasons": [reasons[draft - 1]]}
+    return {"decision": "accept", "reasons": []}
+
+
+_DRAFT = re.compile(r"^<system_context>\s*Draft (\d+),")
+_REVISED = "Your draft was not accepted"
+_OWN_CALLS = {"plan": _planned, "reflection": _reflected}
 
 
 def _words(text: str) -> set[str]:
@@ -286,8 +338,10 @@ def _directed(rest: str) -> tuple[str, dict[str, Any]]:
     return name, cast("dict[str, Any]", parsed if isinstance(parsed, dict) else {"value": parsed})
 
 
-def _said(directives: list[tuple[str, str]]) -> str:
+def _said(directives: list[tuple[str, str]], *, revised: bool) -> str:
     pieces: list[str] = []
+    if revised and (again := [rest for kind, rest in directives if kind == "revised"]):
+        return " ".join(again)
     for kind, rest in directives:
         if kind in ("say", "json"):
             pieces.append(rest.strip())

@@ -22,7 +22,8 @@ from agentflow_server.resources.agents.store import AgentRecord
 from agentflow_server.resources.tools.service import DEFAULT_TOOLS, ToolsService
 from agentflow_server.runtime.plan import Contribution, Contributor, OutputSpec, Plan, PlanAsk, ToolRef
 from agentflow_server.runtime.structured import schema_problem
-from agentflow_server.storage import Database, Tx
+from agentflow_server.storage import Database, Tx, audit
+from agentflow_server.storage.audit import AuditEntry
 from agentflow_server.storage.idempotency import once
 
 T = TypeVar("T")
@@ -44,8 +45,6 @@ _NOT_BUILT = {
     "context_refs": "context references",
     "prompt_blocks": "prompt blocks",
     "image_detail": "attachments",
-    "enable_planning": "planning",
-    "enable_reflection": "reflection",
 }
 
 
@@ -71,13 +70,16 @@ class AgentsService:
         self._setups = setups
         self._known_tenants: set[str] = set()
 
-    async def admit(self, caller: Caller) -> None:
-        """Set up a tenant that this process sees for the first time.
+    async def admit(self, caller: Caller, allowed: bool) -> bool:
+        """Whether a tenant is set up. One that is seen for the first time is, if `allowed`: it gets its `MainAgent`.
 
-        A new one gets its `MainAgent`; every one is brought in line with the tools and agents that are defined in code.
+        Every one that this process sees for the first time is brought in line with what is defined in code.
         """
         if caller.tenant in self._known_tenants:
-            return
+            return True
+        tenant = self._db.tenant(caller.tenant)
+        if not allowed and not await tenant.read(store.has_tenant):
+            return False
         now = self._clock.micros()
 
         def unit(tx: Tx) -> None:
@@ -86,13 +88,18 @@ class AgentsService:
                 main = AgentRecord(new_id(), MAIN_AGENT, dict(_MAIN), now, now)
                 store.insert(tx, main)
                 self._tools.set_names(tx, main.id, DEFAULT_TOOLS)
+                actor = caller.client or caller.user_id
+                audit.append(
+                    tx, AuditEntry(new_id(), now, actor, caller.kind, "tenant.set_up", caller.tenant, 201, None)
+                )
             self._converge(tx, now)
             for setup in self._setups:
                 setup(tx)
             self._tools.converge_assignments(tx)
 
-        await self._db.tenant(caller.tenant).write(unit)
+        await tenant.write(unit)
         self._known_tenants.add(caller.tenant)
+        return True
 
     def _converge(self, tx: Tx, now: int) -> None:
         """Write the agents that are defined in code; fields the code does not name stay as they are."""
@@ -153,8 +160,17 @@ class AgentsService:
         names = await self._db.tenant(caller.tenant).read(lambda tx: self._tools.names(tx, [record.id]))
         return show(record, names[record.id])
 
-    async def create(self, caller: Caller, wanted: AgentCreate, key: str | None = None) -> Agent:
+    async def create(
+        self,
+        caller: Caller,
+        wanted: AgentCreate,
+        key: str | None = None,
+        also: Callable[[Tx, str], None] | None = None,
+    ) -> Agent:
         """Add an agent; a second request with the same idempotency key gives the agent of the first.
+
+        Args:
+            also: written in the same transaction, with the agent's id.
 
         Raises:
             ConflictError: the name is taken. ValidationError: an unknown tool or model.
@@ -176,6 +192,8 @@ class AgentsService:
             found = store.by_id(tx, agent_id)
             if found is None:
                 raise _unknown(agent_id)
+            if also is not None:
+                also(tx, agent_id)
             return found
 
         created = await self._db.tenant(caller.tenant).write(unit)
@@ -226,7 +244,7 @@ class AgentsService:
         await self._db.tenant(caller.tenant).write(unit)
 
     def _check(self, data: dict[str, Any]) -> None:
-        for field in ("enable_planning", "enable_reflection", "knowledge_bases"):
+        for field in ("knowledge_bases",):
             if data.get(field):
                 raise _not_built(field)
         if model := data.get("llm_config", {}).get("model"):
@@ -274,6 +292,8 @@ class AgentsService:
             settings=settings | {name: value for one in added for name, value in one.settings.items()},
             notices=tuple(notice for one in added for notice in one.notices),
             citations=tuple(citation for one in added for citation in one.citations),
+            planning=bool(_either(request, record.data, "enable_planning")),
+            reflections=_reflections(request, record.data),
         )
 
     async def _model(self, caller: Caller, asked: str | None, own: str | None) -> str:
@@ -293,6 +313,7 @@ class AgentsService:
         hidden += [text for one in added for text in one.context]
         texts = [f"<system_context>\n{text}\n</system_context>" for text in hidden]
         reminders = [text for one in added for text in one.reminders]
+        texts += [f"<system_events>\n{text}\n</system_events>" for one in added for text in one.events]
         texts += [f"<system_reminders>\n{text}\n</system_reminders>" for text in reminders]
         parts = [part for one in added for part in one.parts]
         before = [TextPart(text=text) for text in texts]
@@ -335,6 +356,14 @@ def _either(request: ChatRequest, config: dict[str, Any], name: str) -> Any:
     return config.get(name) if value is None else value
 
 
+def _reflections(request: ChatRequest, data: dict[str, Any]) -> int:
+    """How often a draft may be sent back: not at all, unless reflection is on."""
+    if not _either(request, data, "enable_reflection"):
+        return 0
+    most = _either(request, data, "max_reflection_attempts")
+    return 1 if most is None else most
+
+
 def _without_none(data: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in data.items() if value is not None}
 
@@ -364,6 +393,7 @@ def agent_of(record: AgentRecord, tools: Sequence[str]) -> Agent:
         description=data.get("description"),
         icon=data.get("icon"),
         tool_count=len(tools),
+        sub_agent_count=record.sub_agents,
         capabilities=Capabilities(
             planning=data.get("enable_planning", False), reflection=data.get("enable_reflection", False)
         ),
@@ -377,7 +407,13 @@ def agent_of(record: AgentRecord, tools: Sequence[str]) -> Agent:
 def config_of(record: AgentRecord, tools: Sequence[str]) -> AgentConfig:
     """An agent's configuration as the wire shows it."""
     known = {name: value for name, value in record.data.items() if name in AgentConfig.model_fields}
-    own = {"id": record.id, "name": record.name, "tools": list(tools), "tool_count": len(tools)}
+    own = {
+        "id": record.id,
+        "name": record.name,
+        "tools": list(tools),
+        "tool_count": len(tools),
+        "sub_agent_count": record.sub_agents,
+    }
     return AgentConfig.model_validate({**known, **own})
 
 

@@ -6,22 +6,29 @@ from typing import Any
 
 from agentflow_server.storage import Row, Tx
 
-_COLUMNS = "id, name, data, created_at, updated_at FROM agents WHERE tenant = :tenant"
+_SUB_AGENTS = (
+    "(SELECT COUNT(*) FROM agent_subagents AS edges WHERE edges.tenant = agents.tenant"
+    " AND edges.parent_id = agents.id) AS sub_agents"
+)
+_COLUMNS = f"id, name, data, created_at, updated_at, {_SUB_AGENTS} FROM agents WHERE tenant = :tenant"
 
 
 @dataclass(frozen=True, slots=True)
 class AgentRecord:
-    """An agent as it is stored; `data` holds its configuration."""
+    """An agent as it is stored; `data` holds its configuration, `sub_agents` how many it may call."""
 
     id: str
     name: str
     data: dict[str, Any]
     created_at: int
     updated_at: int
+    sub_agents: int = 0
 
 
 def _record(row: Row) -> AgentRecord:
-    return AgentRecord(row["id"], row["name"], json.loads(row["data"]), row["created_at"], row["updated_at"])
+    return AgentRecord(
+        row["id"], row["name"], json.loads(row["data"]), row["created_at"], row["updated_at"], row["sub_agents"]
+    )
 
 
 def insert(tx: Tx, agent: AgentRecord) -> bool:
@@ -67,8 +74,16 @@ def update(tx: Tx, agent: AgentRecord) -> bool:
 
 
 def delete(tx: Tx, agent_id: str) -> bool:
-    """Remove an agent; False if there is none."""
+    """Remove an agent, and who may call it; False if there is none."""
+    tx.execute(
+        "DELETE FROM agent_subagents WHERE tenant = :tenant AND (parent_id = :id OR child_id = :id)", {"id": agent_id}
+    )
     return tx.execute("DELETE FROM agents WHERE tenant = :tenant AND id = :id", {"id": agent_id}) == 1
+
+
+def has_tenant(tx: Tx) -> bool:
+    """Whether the tenant is set up."""
+    return tx.one("SELECT 1 AS ok FROM tenants WHERE tenant = :tenant") is not None
 
 
 def add_tenant(tx: Tx, now: int) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 from agentflow.errors import ConflictError, NotFoundError, ValidationError
@@ -55,6 +56,11 @@ class ConversationsService:
         self._control = control
         self._gateway = gateway
         self._agents = agents
+        self._erasers: tuple[Callable[[Tx, str], None], ...] = ()
+
+    def erase_with(self, *erasers: Callable[[Tx, str], None]) -> None:
+        """Let other rooms remove what they keep of a conversation, in the transaction that deletes it."""
+        self._erasers = (*self._erasers, *erasers)
 
     async def create(self, caller: Caller, wanted: ConversationCreate) -> ConversationCreated:
         """Begin a conversation, or find the one that has the wanted id.
@@ -193,7 +199,8 @@ class ConversationsService:
             await self._ended(run)
 
         def unit(tx: Tx) -> None:
-            erase(tx, conversation_id)
+            for eraser in (*self._erasers, erase):
+                eraser(tx, conversation_id)
             store.delete(tx, conversation_id)
 
         await self._db.tenant(caller.tenant).write(unit)
@@ -250,7 +257,7 @@ class ConversationsService:
             if record is None:
                 return ConversationSnapshot(deleted=True, last_seq=after)
             newer = [part for part in parts.parts_of(tx, conversation_id, after=after, thread="") if part.visible]
-            active = runs.active_in(tx, caller.tenant, conversation_id)
+            active = [run for run in runs.active_in(tx, caller.tenant, conversation_id) if run.is_root]
             return ConversationSnapshot(
                 conversation=_conversation(record),
                 messages=[_message(conversation_id, part) for part in newer[-_SNAPSHOT_MESSAGES:]],
@@ -264,7 +271,7 @@ class ConversationsService:
 
 
 def _changes(event: StoredEvent) -> bool:
-    return event.type in ("user", "start", "end", "error") and event.call_id == event.root_call_id
+    return event.type in ("user", "start", "end", "error", "background_task") and event.call_id == event.root_call_id
 
 
 def derived_title(message: str) -> str:

@@ -12,7 +12,7 @@ from agentflow_server.storage import Row, Tx
 
 _ACTIVE = (
     "EXISTS (SELECT 1 FROM runs WHERE runs.tenant = conversations.tenant AND runs.conversation_id = conversations.id"
-    " AND runs.status IN ('queued', 'running', 'waiting')) AS active"
+    " AND runs.call_id = runs.root_call_id AND runs.status IN ('queued', 'running', 'waiting')) AS active"
 )
 _COLUMNS = (
     "id, user_id, agent_id, title, source, source_ref_id, metadata, message_count, created_at, updated_at, "

@@ -1,5 +1,6 @@
 """HTTP of the runs room: the chat route, and runs by their id."""
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from agentflow.types.runs import ChatRequest, Run, RunResult
@@ -21,25 +22,19 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 }
 
 
-def router(service: RunsService, streams: Streams) -> APIRouter:  # noqa: C901 - a list of routes
+def router(service: RunsService, streams: Streams) -> APIRouter:
     """The room's routes."""
     routes = APIRouter(tags=["runs"])
 
     @routes.post("/agent/{agent_id}/chat", response_model=RunResult, responses=_STREAM)
     async def chat(caller: CurrentCaller, agent_id: str, body: ChatRequest) -> Response:
         """Run an agent. Streams its events, unless `stream` is false."""
-        if body.stream:
-            streams.enter()
-            try:
-                followed = await service.chat(caller, agent_id, body)
-            except BaseException:
-                streams.open -= 1
-                raise
-            return _stream(followed, streams)
-        followed = await service.chat(caller, agent_id, body)
-        result = await service.outcome(followed, verbose=body.verbose)
-        content = to_json(dict(result))
-        return Response(content, media_type="application/json", headers=_headers(followed))
+        return await _answer(service, streams, body, lambda: service.chat(caller, agent_id, body))
+
+    @routes.post("/agent/{agent_id}/subagents/{subagent_id}/run", response_model=RunResult, responses=_STREAM)
+    async def run_subagent(caller: CurrentCaller, agent_id: str, subagent_id: str, body: ChatRequest) -> Response:
+        """Run a sub-agent itself, as the root of its run."""
+        return await _answer(service, streams, body, lambda: service.run_subagent(caller, agent_id, subagent_id, body))
 
     @routes.post("/agent/{agent_id}/tools/{tool_id}/run", response_model=ToolRunResult, responses=_STREAM)
     async def run_tool(caller: CurrentCaller, agent_id: str, tool_id: str, body: ToolRunRequest) -> Response:
@@ -80,8 +75,26 @@ def router(service: RunsService, streams: Streams) -> APIRouter:  # noqa: C901 -
     return routes
 
 
+async def _answer(
+    service: RunsService, streams: Streams, body: ChatRequest, start: Callable[[], Awaitable[Followed]]
+) -> Response:
+    if body.stream:
+        streams.enter()
+        try:
+            followed = await start()
+        except BaseException:
+            streams.open -= 1
+            raise
+        return _stream(followed, streams)
+    followed = await start()
+    result = await service.outcome(followed, verbose=body.verbose)
+    content = to_json(dict(result))
+    return Response(content, media_type="application/json", headers=_headers(followed))
+
+
 def _headers(followed: Followed) -> dict[str, str]:
-    return {"X-Run-ID": followed.run.id, "X-Conversation-ID": followed.run.conversation_id}
+    run = followed.run
+    return {"X-Run-ID": run.id, "X-Conversation-ID": run.conversation_id, "X-Call-ID": run.call_id}
 
 
 def _stream(followed: Followed, streams: Streams) -> EventStream:

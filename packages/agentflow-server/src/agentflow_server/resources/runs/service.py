@@ -13,6 +13,7 @@ from agentflow.errors import (
     ConflictError,
     NotFoundError,
     PayloadTooLargeError,
+    RateLimitedError,
     UnavailableError,
     ValidationError,
     api_error,
@@ -27,16 +28,17 @@ from agentflow_server.eventlog.runs import RunHeader
 from agentflow_server.eventlog.tail import end_of, head, read_run
 from agentflow_server.gateway.messages import UserMessage
 from agentflow_server.http.identity import Caller
-from agentflow_server.jobs import NewJob, Worker, ledger
+from agentflow_server.jobs import Worker, ledger
 from agentflow_server.kit.clock import Clock, to_datetime
 from agentflow_server.kit.ids import new_id
 from agentflow_server.kit.settings import Settings
 from agentflow_server.resources.agents.service import AgentsService
 from agentflow_server.resources.conversations import access
+from agentflow_server.resources.subagents.service import SubagentsService
 from agentflow_server.resources.tools.service import ToolsService
 from agentflow_server.runtime.context import RunContext
 from agentflow_server.runtime.plan import DirectCall, Plan
-from agentflow_server.runtime.runner import KIND, QUEUE, Runner
+from agentflow_server.runtime.runner import QUEUE, Runner
 from agentflow_server.runtime.structured import first_problem
 from agentflow_server.storage import Database, Tx
 
@@ -69,6 +71,7 @@ class RunsService:
         runner: Runner,
         agents: AgentsService,
         tools: ToolsService,
+        subagents: SubagentsService,
     ) -> None:
         self._db = db
         self._clock = clock
@@ -78,6 +81,7 @@ class RunsService:
         self._runner = runner
         self._agents = agents
         self._tools = tools
+        self._subagents = subagents
 
     async def chat(self, caller: Caller, agent_id: str, request: ChatRequest) -> Followed:
         """Start a run, or find the one this very message has started before.
@@ -143,6 +147,15 @@ class RunsService:
             self._worker.ring()
         return Followed(accepted, reader)
 
+    async def run_subagent(self, caller: Caller, parent_id: str, subagent_id: str, request: ChatRequest) -> Followed:
+        """Start a run of a sub-agent itself, as the root of its run.
+
+        Raises:
+            NotFoundError: the parent has no such sub-agent. Otherwise as `chat`.
+        """
+        await self._subagents.require(caller, parent_id, subagent_id)
+        return await self.chat(caller, subagent_id, request)
+
     def _check_message(self, message: str) -> None:
         if not message.strip():
             raise _invalid("message", "must not be empty")
@@ -176,6 +189,7 @@ class RunsService:
                 return _same(existing, run, dedupe), None, []
         if request.call_id is not None and runs.by_call(tx, run.tenant, run.call_id) is not None:
             raise ConflictError(f"call_id: {run.call_id!r} was used for another run")
+        self._check_under_way(tx, caller)
         access.use(tx, run, text=plan.text, source=request, messages=int(plan.direct is None))
         waits = any(other.is_root for other in runs.active_in(tx, run.tenant, run.conversation_id))
         free = self._worker.free(QUEUE) > 0
@@ -184,7 +198,7 @@ class RunsService:
         started = not waits and free
         run = _placed(run, "running" if started else "queued", head(tx, run.conversation_id))
         runs.insert(tx, run)
-        job = self._job(run, started=started, waits=waits, dedupe=dedupe)
+        job = self._runner.job(run, started=started, waits=waits, dedupe=dedupe)
         if not ledger.enqueue(tx, job, run.created_at):
             raise _in_flight()
         if not started:
@@ -192,19 +206,18 @@ class RunsService:
         context = RunContext(run, plan, ledger.born_claimed(job))
         return run, context, self._runner.record_opening(tx, context)
 
-    def _job(self, run: RunHeader, *, started: bool, waits: bool, dedupe: str | None) -> NewJob:
-        return NewJob(
-            tenant=run.tenant,
-            kind=KIND,
-            queue=QUEUE,
-            payload={"run_id": run.id},
-            id=run.id,
-            status="waiting" if waits else "ready",
-            owner=self._worker.owner if started else None,
-            lease_until=self._worker.lease_until(),
-            max_attempts=1_000,
-            dedupe_key=dedupe,
-        )
+    def _check_under_way(self, tx: Tx, caller: Caller) -> None:
+        """The limits on what is under way at once, over all processes."""
+        settings = self._settings
+        limits = ((settings.principal_max_runs, caller.user_id, "user"), (settings.tenant_max_runs, None, "tenant"))
+        for limit, user, of in limits:
+            if limit and runs.count_live(tx, caller.tenant, user, limit) >= limit:
+                raise RateLimitedError(
+                    f"this {of} has {limit} runs under way, and may not have more at once",
+                    details={"limit": limit, "of": of},
+                    retry_after=1.0,
+                    hint="Wait for one to end, or cancel one.",
+                )
 
     def _check_queue(self, tx: Tx) -> None:
         limit = self._settings.max_concurrent_runs * _QUEUE_FACTOR
@@ -269,10 +282,15 @@ class RunsService:
 
 
 def view(run: RunHeader, request: ChatRequest) -> Accept:
-    """Which events of its conversation a reader of this run sees: only the last, the agent's own, or all."""
+    """Which events of its conversation a reader of this run sees: only the last, the agent's own, or all.
+
+    Of a run below another one, a reader sees what that run itself tells.
+    """
     root = run.root_call_id
     if not request.stream:
         return end_of(run)
+    if not run.is_root:
+        return lambda event: event.call_id == run.call_id and (request.verbose or event.type not in _HIDDEN)
     if request.verbose:
 
         def everything(event: StoredEvent) -> bool:

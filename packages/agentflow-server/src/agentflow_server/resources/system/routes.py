@@ -1,9 +1,15 @@
 """HTTP of the system room. Health and readiness need no credentials."""
 
-from agentflow.types.system import Health, Readiness, SystemInfo
-from fastapi import APIRouter
+from typing import Annotated
 
+from agentflow.types.system import AuditPage, Health, Principal, Readiness, SystemInfo
+from fastapi import APIRouter, Query
+
+from agentflow_server.http.identity import AdminCaller, CurrentCaller
+from agentflow_server.http.pages import Limit, Offset
 from agentflow_server.resources.system.service import SystemService
+
+Text = Annotated[str | None, Query(min_length=1, max_length=255)]
 
 
 def router(service: SystemService) -> APIRouter:
@@ -23,7 +29,19 @@ def router(service: SystemService) -> APIRouter:
     @routes.get("/")
     @routes.get("/api/v1/system")
     async def info() -> SystemInfo:
-        """Versions, features and limits."""
+        """Versions, features, limits, and how to sign in. Needs no credentials."""
         return await service.info()
+
+    @routes.get("/api/v1/system/me")
+    async def me(caller: CurrentCaller) -> Principal:
+        """Who the caller is to the server."""
+        return service.me(caller)
+
+    @routes.get("/api/v1/system/audit")
+    async def audit(
+        caller: AdminCaller, limit: Limit = 50, offset: Offset = 0, actor: Text = None, action: Text = None
+    ) -> AuditPage:
+        """The tenant's audit log, the newest entries first. For admins."""
+        return await service.audit(caller, actor=actor, action=action, limit=limit, offset=offset)
 
     return routes

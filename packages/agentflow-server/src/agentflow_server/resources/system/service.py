@@ -4,11 +4,14 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 
 from agentflow.errors import UnavailableError
-from agentflow.types.system import Health, Readiness, SystemInfo
+from agentflow.types.system import AuditEntry, AuditPage, Health, Principal, Readiness, SystemInfo
 
 from agentflow_server.gateway import Gateway
+from agentflow_server.http.identity import Caller
+from agentflow_server.http.scopes import SCOPES
+from agentflow_server.kit.clock import to_datetime
 from agentflow_server.kit.settings import Settings
-from agentflow_server.storage import Database
+from agentflow_server.storage import Database, audit
 from agentflow_server.storage.errors import StorageUnavailableError
 
 FEATURES = {
@@ -72,7 +75,52 @@ class SystemService:
                 "max_concurrent_runs": settings.max_concurrent_runs,
                 "max_streams": settings.max_streams,
                 "keep_alive_seconds": settings.keep_alive_seconds,
+                "requests_per_minute_tenant": settings.tenant_rate_limit,
+                "requests_per_minute_principal": settings.principal_rate_limit,
+                "runs_at_once_tenant": settings.tenant_max_runs,
+                "runs_at_once_principal": settings.principal_max_runs,
             },
-            auth={"methods": ["dev"] if settings.dev_auth_bypass else []},
+            auth={
+                "methods": ["dev"] * settings.dev_auth_bypass
+                + ["device", "m2m", "token"] * (settings.issuer is not None),
+                "issuer": settings.issuer,
+                "audience": settings.auth0_audience,
+                "scopes": sorted({*SCOPES, *settings.admin_scopes}),
+            },
             default_model=await self._gateway.default_model(),
         )
+
+    def me(self, caller: Caller) -> Principal:
+        """Who the caller is."""
+        return Principal(
+            tenant=caller.tenant,
+            user_id=caller.user_id,
+            kind=caller.kind,
+            is_admin=caller.is_admin,
+            scopes=None if caller.scopes is None else sorted(caller.scopes),
+            client_id=caller.client,
+            name=caller.name,
+            email=caller.email,
+        )
+
+    async def audit(
+        self, caller: Caller, *, actor: str | None, action: str | None, limit: int, offset: int
+    ) -> AuditPage:
+        """A page of the tenant's audit log."""
+        entries, total = await self._db.tenant(caller.tenant).scan(
+            lambda tx: audit.page(tx, actor=actor, action=action, limit=limit, offset=offset)
+        )
+        shown = [
+            AuditEntry(
+                id=entry.id,
+                at=to_datetime(entry.at),
+                actor=entry.actor,
+                actor_kind=entry.actor_kind,
+                action=entry.action,
+                target=entry.target,
+                status=entry.status,
+                request_id=entry.request_id,
+            )
+            for entry in entries
+        ]
+        return AuditPage(entries=shown, total=total, limit=limit, offset=offset)
