@@ -19,9 +19,21 @@ ROOMS = {
     "models", "system", "usage", "runs",
 }  # fmt: skip
 BUILT = {
-    "agents", "approvals", "background", "conversations", "cancellations", "memory", "models", "questions", "runs",
-    "subagents", "system", "tools", "usage",
-}  # fmt: skip
+    "agents",
+    "approvals",
+    "background",
+    "cancellations",
+    "conversations",
+    "memory",
+    "models",
+    "prompt_blocks",
+    "questions",
+    "runs",
+    "subagents",
+    "system",
+    "tools",
+    "usage",
+}
 SHARED = {"base", "downloads", "pages", "streams"}
 CLI_ONLY = {
     "chat", "completion", "login", "main", "output", "profiles", "streaming", "version",

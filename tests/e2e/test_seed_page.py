@@ -53,7 +53,7 @@ def test_explicit_credentials(server: LocalServer, monkeypatch: pytest.MonkeyPat
 
 
 async def test_running_agents_with_options() -> None:
-    from agentflow import AsyncAgentFlow, RunOptions
+    from agentflow import AsyncAgentFlow, InlinePromptBlock, RunOptions
 
     async with AsyncAgentFlow.from_profile("local") as client:
         agent_id = (await client.agents.by_name("MainAgent")).id
@@ -66,6 +66,14 @@ async def test_running_agents_with_options() -> None:
                 model="agentflow/scripted",
                 temperature=0.2,
                 max_tokens=4000,
+                context_refs=[{"system": "crm", "type": "account", "id": "001ABC123"}],  # pyright: ignore[reportArgumentType]  # as printed
+                prompt_blocks=[
+                    InlinePromptBlock(
+                        name="selected_account",
+                        body="Acme Corp, ARR $120k, renewal in 31 days",
+                        tags=["selection", "context"],
+                    )
+                ],
             ),
         )
         print(result.text)
@@ -124,13 +132,12 @@ def test_conversations_synchronously() -> None:
 
 
 async def test_options_of_what_is_not_built_are_refused_by_name() -> None:
-    from agentflow import AsyncAgentFlow, InlinePromptBlock, RetrievalOptions, RunOptions
+    from agentflow import AsyncAgentFlow, RetrievalOptions, RunOptions
     from agentflow.errors import NotAvailableError
 
     options = {
         "knowledge_bases": RunOptions(knowledge_bases=["kb_product_docs"]),
         "retrieval_options": RunOptions(retrieval_options=RetrievalOptions(top_k=8, search_type="hybrid")),
-        "prompt_blocks": RunOptions(prompt_blocks=[InlinePromptBlock(name="a", body="Acme", tags=["b"])]),
     }
     async with AsyncAgentFlow.from_profile("local") as client:
         agent_id = (await client.agents.by_name("MainAgent")).id

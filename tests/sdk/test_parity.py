@@ -8,9 +8,19 @@ from agentflow import _sync, events, resources
 from agentflow.client import AgentFlow, AsyncAgentFlow
 
 ROOMS = [
-    "agents", "approvals", "conversations", "runs", "background", "cancellations", "memory", "models", "questions",
-    "system", "usage",
-]  # fmt: skip
+    "agents",
+    "approvals",
+    "background",
+    "cancellations",
+    "conversations",
+    "memory",
+    "models",
+    "prompt_blocks",
+    "questions",
+    "runs",
+    "system",
+    "usage",
+]
 NESTED = ["subagents", "tools"]
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -47,6 +47,10 @@ from agentflow_server.resources.memory.tool import memory_tools
 from agentflow_server.resources.models import routes as models_routes
 from agentflow_server.resources.models.policy import TenantPolicy
 from agentflow_server.resources.models.service import ModelsService
+from agentflow_server.resources.prompt_blocks import routes as prompt_blocks_routes
+from agentflow_server.resources.prompt_blocks.builtin import DynamicBlock, EntityResolver, PromptContext
+from agentflow_server.resources.prompt_blocks.contribute import PromptBlocksContributor
+from agentflow_server.resources.prompt_blocks.service import PromptBlocksService
 from agentflow_server.resources.questions import follow as questions_follow
 from agentflow_server.resources.questions import routes as questions_routes
 from agentflow_server.resources.questions.service import QuestionsService
@@ -108,12 +112,15 @@ def create_server(
     gateway_settings: GatewaySettings | None = None,
     providers: Mapping[str, Provider] | None = None,
     clock: Clock | None = None,
+    prompt_blocks: Sequence[DynamicBlock] = (),
+    entity_resolvers: Sequence[EntityResolver] = (),
 ) -> Server:
     """Open the database and build the app. Work begins with the app's lifespan.
 
     Args:
         gateway_settings: which model providers are configured; read from the environment by default.
         providers: further model providers by name, for tests and extensions.
+        prompt_blocks, entity_resolvers: functions that write prompt blocks and resolve `context_refs`.
 
     Raises:
         SettingsError: a setting cannot be used, or the data folder is in use.
@@ -133,7 +140,9 @@ def create_server(
     tools = ToolsService(db, clock, maker)
     contributors: list[Contributor] = []
     holders: dict[str, Holder] = {}
-    agents = AgentsService(db, clock, gateway, tools, contributors, definitions.agents)
+    blocks = PromptBlocksService(db, clock, (*prompt_blocks, *_blocks(definitions)), settings.prompt_block_seconds)
+    contributors.append(PromptBlocksContributor(db, clock, blocks, (*entity_resolvers, *_entities(definitions))))
+    agents = AgentsService(db, clock, gateway, tools, blocks, contributors, definitions.agents)
     memory = MemoryService(db, clock, settings, worker, agents, Indexes(db, bundled_embedder()), holders)
     maker.offer(current_time(clock), AskUser(questions), *memory_tools(memory))
     Consolidation(db, clock, settings, worker, gateway, agents, memory)
@@ -159,6 +168,7 @@ def create_server(
         cancellations_routes.router(CancellationsService(db, control)),
         memory_routes.router(memory),
         models_routes.router(models),
+        prompt_blocks_routes.router(blocks),
         usage_routes.router(usage),
         tools_routes.router(tools, McpServersService(db, clock, maker)),
         approvals_routes.router(approvals),
@@ -300,6 +310,29 @@ def _delegation(core: _Core, subagents: SubagentsService) -> list[APIRouter]:
     core.resolvers.wrap(work)
     core.conversations.erase_with(background_follow.erase)
     return [subagents_routes.router(subagents), background_routes.router(background)]
+
+
+def _blocks(definitions: Definitions) -> list[DynamicBlock]:
+    """The prompt blocks of the user's folder."""
+
+    def fixed(body: str | None) -> Callable[[PromptContext], Awaitable[str | None]]:
+        async def block(_: PromptContext) -> str | None:
+            return body
+
+        return block
+
+    return [
+        DynamicBlock(
+            one.name, one.function or fixed(one.body), one.description, one.message, one.mode, one.scope, one.tags,
+            one.order, None if one.ttl is None else int(one.ttl), one.agents,
+        )
+        for one in definitions.prompt_blocks.values()
+    ]  # fmt: skip
+
+
+def _entities(definitions: Definitions) -> list[EntityResolver]:
+    """The resolvers of references of the user's folder."""
+    return [EntityResolver(one.system, one.type, one.resolve) for one in definitions.entity_resolvers.values()]
 
 
 async def _close(worker: Worker, maker: ToolMaker, gateway: Gateway, db: Database, patience: float) -> None:

@@ -103,7 +103,7 @@ class PromptBlockDefinition:
     scope: Literal["conversation", "turn"] = "conversation"
     tags: tuple[str, ...] = ()
     agents: tuple[str, ...] = ()
-    order: int = 0
+    order: int = 100
     ttl: float | None = None
 
 
@@ -274,7 +274,7 @@ def prompt_block(
     mode: Literal["cached", "real_time"] = "cached",
     message: Literal["system", "user"] = "system",
     agents: Sequence[str] = (),
-    order: int = 0,
+    order: int = 100,
     description: str | None = None,
 ) -> Callable[[T], T]:
     """Make an async function of one context a dynamic prompt block: it returns the block's inner text, or None.
@@ -309,7 +309,7 @@ def static_block(
     message: Literal["system", "user"] = "system",
     tags: Sequence[str] = (),
     agents: Sequence[str] = (),
-    order: int = 0,
+    order: int = 100,
 ) -> None:
     """Define a prompt block with a fixed text."""
     definition = PromptBlockDefinition(

@@ -9,7 +9,7 @@ It listens on a free loopback port and keeps its data in a temporary folder.
 import base64
 import tempfile
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,10 @@ from agentflow_server.gateway.gateway import Provider
 from agentflow_server.gateway.providers.scripted import Reply, ScriptedModel
 from agentflow_server.kit.clock import Clock
 from agentflow_server.kit.settings import Settings
+from agentflow_server.resources.prompt_blocks.builtin import DynamicBlock, EntityResolver, PromptContext
 from agentflow_server.serving import listen, url_of, uvicorn_server
 
-__all__ = ["LocalServer", "Reply", "ScriptedModel", "local_server"]
+__all__ = ["DynamicBlock", "EntityResolver", "LocalServer", "PromptContext", "Reply", "ScriptedModel", "local_server"]
 
 default_database: Callable[[Path], str] | None = None
 """Gives the PostgreSQL URL for a backend on a folder that is not told its `database_url`; None: it is embedded."""
@@ -58,6 +59,8 @@ def local_server(
     providers: Mapping[str, Provider] | None = None,
     gateway_settings: GatewaySettings | None = None,
     clock: Clock | None = None,
+    prompt_blocks: Sequence[DynamicBlock] = (),
+    entity_resolvers: Sequence[EntityResolver] = (),
     **settings: Any,
 ) -> Generator[LocalServer]:
     """Start a backend in a thread of this process; it is stopped at the end of the block.
@@ -65,6 +68,7 @@ def local_server(
     Args:
         data: a folder that outlives the server; a temporary one by default.
         providers: model providers by the name they have in model ids, for example `{"test": ScriptedModel(["hi"])}`.
+        prompt_blocks, entity_resolvers: functions that write prompt blocks and resolve `context_refs`.
         settings: fields of `Settings`.
     """
     with tempfile.TemporaryDirectory(prefix="agentflow-") as temporary:
@@ -74,7 +78,12 @@ def local_server(
             settings.setdefault("secret_keys", _TEST_KEY)
         chosen = Settings(data=folder, dev_auth_bypass=True, port=0, **settings)
         server = create_server(
-            chosen, gateway_settings=gateway_settings or GatewaySettings(), providers=providers, clock=clock
+            chosen,
+            gateway_settings=gateway_settings or GatewaySettings(),
+            providers=providers,
+            clock=clock,
+            prompt_blocks=prompt_blocks,
+            entity_resolvers=entity_resolvers,
         )
         listener = listen(chosen.host, 0)
         web = uvicorn_server(server, chosen)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from agentflow._sync.conversations import Conversations
     from agentflow._sync.memory import Memory
     from agentflow._sync.models import Models
+    from agentflow._sync.prompt_blocks import PromptBlocks
     from agentflow._sync.questions import Questions
     from agentflow._sync.runs import Runs
     from agentflow._sync.system import System
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from agentflow.resources.conversations import AsyncConversations
     from agentflow.resources.memory import AsyncMemory
     from agentflow.resources.models import AsyncModels
+    from agentflow.resources.prompt_blocks import AsyncPromptBlocks
     from agentflow.resources.questions import AsyncQuestions
     from agentflow.resources.runs import AsyncRuns
     from agentflow.resources.system import AsyncSystem
@@ -232,6 +234,13 @@ class AsyncAgentFlow(_Client):
         return AsyncModels(self._transport)
 
     @cached_property
+    def prompt_blocks(self) -> "AsyncPromptBlocks":
+        """Named pieces of what a model is told."""
+        from agentflow.resources.prompt_blocks import AsyncPromptBlocks
+
+        return AsyncPromptBlocks(self._transport)
+
+    @cached_property
     def usage(self) -> "AsyncUsage":
         """What was used, and what may be used."""
         from agentflow.resources.usage import AsyncUsage
@@ -350,6 +359,13 @@ class AgentFlow(_Client):
         from agentflow._sync.models import Models
 
         return Models(self._transport)
+
+    @cached_property
+    def prompt_blocks(self) -> "PromptBlocks":
+        """Named pieces of what a model is told."""
+        from agentflow._sync.prompt_blocks import PromptBlocks
+
+        return PromptBlocks(self._transport)
 
     @cached_property
     def usage(self) -> "Usage":

@@ -1,10 +1,24 @@
 """What is said to a model, independent of any provider. Messages are immutable, and stored in the log as they are."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+NO_ATTRIBUTES: Mapping[str, str] = {}
+_IN_QUOTES = {ord('"'): "&quot;", ord("<"): "&lt;", ord(">"): "&gt;", ord("\n"): " ", ord("\r"): " "}
+
+
+def tagged(name: str, body: str, attributes: Mapping[str, str] = NO_ATTRIBUTES) -> str:
+    r"""Text inside a tag: how a model is shown what is data. The text cannot end its own tag: `</name` in it is written
+    `<\/name`.
+    """
+    closing = re.compile(rf"<(\s*)/(?=\s*{re.escape(name)}\b)", re.IGNORECASE)
+    inner = closing.sub(r"<\1\\/", body)
+    given = "".join(f' {key}="{value.translate(_IN_QUOTES)}"' for key, value in attributes.items())
+    return f"<{name}{given}>\n{inner}\n</{name}>"
 
 
 class _Frozen(BaseModel):
@@ -37,7 +51,7 @@ class DocumentPart(_Frozen):
 
     def rendered(self) -> str:
         """The document as text."""
-        return f'<document name="{self.name}">\n{self.text}\n</document>'
+        return tagged("document", self.text, {"name": self.name})
 
 
 Part = Annotated[TextPart | ImagePart | DocumentPart, Field(discriminator="type")]

@@ -147,6 +147,11 @@ class Settings(BaseModel):
         gt=0,
         description="AGENTFLOW_MAX_MESSAGE_CHARS: longest chat message",
     )
+    prompt_block_seconds: float = Field(
+        default=2.0,
+        gt=0,
+        description="AGENTFLOW_PROMPT_BLOCK_SECONDS: how long dynamic prompt blocks of a run may take",
+    )
     max_concurrent_runs: int = Field(
         default=1000, gt=0, description="AGENTFLOW_MAX_CONCURRENT_RUNS: runs of one process"
     )

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from agentflow.errors import AgentFlowError, InternalServerError
+from agentflow.types.prompt_blocks import PromptPreview
 
 from agentflow_server.eventlog import Scope, StoredEvent, runs
 from agentflow_server.eventlog.runs import RunHeader
@@ -23,6 +24,7 @@ from agentflow_server.runtime.history import History
 from agentflow_server.runtime.loop import Loop
 from agentflow_server.runtime.opening import opening
 from agentflow_server.runtime.plan import Plan
+from agentflow_server.runtime.preview import preview
 from agentflow_server.runtime.state import RunState, load_state
 from agentflow_server.runtime.tools import Tool
 from agentflow_server.storage import Tx
@@ -86,6 +88,10 @@ class Runner:
         except LeaseLostError:
             logger.info("run is driven elsewhere", extra={"run": context.run.id})
         return Settled.BY_HANDLER
+
+    async def preview(self, context: RunContext, *, history: bool) -> PromptPreview:
+        """The prompt of a run that is not started; see `runtime.preview`."""
+        return await preview(self._engine, context, history=history)
 
     async def _load(self, job: Job) -> RunContext | None:
         run = await self._engine.db.read(lambda tx: runs.by_id(tx, job.tenant, job.payload["run_id"]))

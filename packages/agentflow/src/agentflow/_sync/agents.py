@@ -21,6 +21,7 @@ from agentflow.types.agents import (
     AgentStats,
     AgentUpdate,
 )
+from agentflow.types.prompt_blocks import PromptBlockPage
 from agentflow.types.runs import RunResult
 
 if TYPE_CHECKING:
@@ -128,6 +129,15 @@ class Agents:
             NotFoundError: there is no such agent.
         """
         return self._transport.call(Request("GET", _path(agent_id, "/config"), repeatable=True), AgentConfig)
+
+    def context_blocks(self, agent_id: str) -> PromptBlockPage:
+        """The prompt blocks that runs of an agent are given, in their order.
+
+        Raises:
+            NotFoundError: there is no such agent.
+        """
+        request = Request("GET", _path(agent_id, "/context-blocks"), repeatable=True)
+        return self._transport.call(request, PromptBlockPage)
 
     def stats(self) -> AgentStats:
         """How many agents and tools the tenant has."""

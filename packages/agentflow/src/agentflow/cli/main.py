@@ -23,6 +23,7 @@ COMMANDS = {
     "memory": ("agentflow.cli.memory:memory", "Show, search, change and erase what agents keep about you."),
     "models": ("agentflow.cli.models:models", "Show the models, choose one, set policy and keys."),
     "profiles": ("agentflow.cli.profiles:profiles", "List, show, choose and remove profiles."),
+    "prompt-blocks": ("agentflow.cli.prompt_blocks:prompt_blocks", "List, show, change and try prompt blocks."),
     "questions": ("agentflow.cli.questions:questions", "Answer what runs ask their user."),
     "runs": ("agentflow.cli.runs:runs", "Show a run, or follow it."),
     "subagents": ("agentflow.cli.subagents:subagents", "Let agents call other agents."),

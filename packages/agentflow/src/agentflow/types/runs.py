@@ -7,6 +7,7 @@ from pydantic import Field
 
 from agentflow.types.agents import Effort
 from agentflow.types.base import RequestModel, ResponseModel
+from agentflow.types.prompt_blocks import MAX_BODY, BlockName, Tags
 
 Id = Field(default=None, min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_.:|@\-]+$")
 
@@ -14,9 +15,9 @@ Id = Field(default=None, min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_.:|
 class InlinePromptBlock(RequestModel):
     """Text for the model only, wrapped in `<name>…</name>` and kept with the turn."""
 
-    name: str = Field(min_length=1, max_length=100)
-    body: str = Field(max_length=200_000)
-    tags: list[str] | None = None
+    name: BlockName
+    body: str = Field(max_length=MAX_BODY)
+    tags: Tags | None = None
 
 
 class MemoryPolicy(RequestModel):
@@ -66,7 +67,7 @@ class RunOptions(RequestModel):
     retrieval_options: RetrievalOptions | None = None
     skills: list[str] | None = None
     artifacts: list[str] | None = None
-    context_refs: list[ContextRef] | None = None
+    context_refs: list[ContextRef] | None = Field(default=None, max_length=50)
     prompt_blocks: list[InlinePromptBlock] | None = Field(default=None, max_length=50)
     memory_policy: MemoryPolicy | None = None
     model: str | None = Field(default=None, min_length=1, max_length=300)

@@ -11,6 +11,7 @@ from agentflow.types.agents import (
     AgentStats,
     AgentUpdate,
 )
+from agentflow.types.prompt_blocks import PromptBlockPage
 from fastapi import APIRouter, Query, Response
 
 from agentflow_server.http.identity import CurrentCaller
@@ -67,5 +68,11 @@ def router(service: AgentsService) -> APIRouter:
     async def update_config(caller: CurrentCaller, agent_id: str, body: AgentConfigUpdate) -> AgentConfig:
         """Change an agent's configuration; what is left out stays."""
         return await service.update(caller, agent_id, body, config_of)
+
+    @routes.get("/agent/{agent_id}/context-blocks")
+    async def context_blocks(caller: CurrentCaller, agent_id: str) -> PromptBlockPage:
+        """The prompt blocks that runs of the agent are given, in their order."""
+        found = await service.context_blocks(caller, agent_id)
+        return PromptBlockPage(prompt_blocks=found, total=len(found), limit=len(found), offset=0)
 
     return routes

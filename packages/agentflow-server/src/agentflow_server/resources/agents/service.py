@@ -2,23 +2,22 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from typing import Any, TypeVar
-from zoneinfo import ZoneInfo
 
 from agentflow.errors import ConflictError, NotAvailableError, NotFoundError, ValidationError
 from agentflow.types.agents import Agent, AgentConfig, AgentCreate, AgentPage, AgentStats, AgentUpdate, Capabilities
+from agentflow.types.prompt_blocks import PromptBlock
 from agentflow.types.runs import ChatRequest
-from pydantic_core import to_json
 
 from agentflow_server.definitions import AgentDefinition
 from agentflow_server.gateway import Gateway
-from agentflow_server.gateway.messages import TextPart, UserMessage
+from agentflow_server.gateway.messages import TextPart, UserMessage, tagged
 from agentflow_server.http.identity import Caller
 from agentflow_server.kit.clock import Clock, to_datetime
 from agentflow_server.kit.ids import new_id
 from agentflow_server.resources.agents import store
 from agentflow_server.resources.agents.store import AgentRecord
+from agentflow_server.resources.prompt_blocks.service import PromptBlocksService
 from agentflow_server.resources.tools.service import DEFAULT_TOOLS, ToolsService
 from agentflow_server.runtime.plan import Contribution, Contributor, OutputSpec, Plan, PlanAsk, ToolRef
 from agentflow_server.runtime.structured import schema_problem
@@ -42,8 +41,6 @@ _NOT_BUILT = {
     "enable_query_rewrite": "knowledge bases",
     "skills": "skills",
     "artifacts": "artifacts",
-    "context_refs": "context references",
-    "prompt_blocks": "prompt blocks",
     "image_detail": "attachments",
 }
 
@@ -57,6 +54,7 @@ class AgentsService:
         clock: Clock,
         gateway: Gateway,
         tools: ToolsService,
+        prompt_blocks: PromptBlocksService,
         contributors: Sequence[Contributor] = (),
         definitions: Mapping[str, AgentDefinition] | None = None,
         setups: Sequence[Callable[[Tx], None]] = (),
@@ -65,6 +63,7 @@ class AgentsService:
         self._clock = clock
         self._gateway = gateway
         self._tools = tools
+        self._prompt_blocks = prompt_blocks
         self._contributors = contributors
         self._definitions = definitions or {}
         self._setups = setups
@@ -159,6 +158,12 @@ class AgentsService:
     ) -> T:
         names = await self._db.tenant(caller.tenant).read(lambda tx: self._tools.names(tx, [record.id]))
         return show(record, names[record.id])
+
+    async def context_blocks(self, caller: Caller, agent_id: str) -> "list[PromptBlock]":
+        """The prompt blocks that runs of an agent are given."""
+        record = await self.record(caller, agent_id)
+        found = await self._prompt_blocks.definitions(caller.tenant)
+        return [definition.block for definition in found if definition.is_for(record.id, record.name)]
 
     async def create(
         self,
@@ -270,7 +275,6 @@ class AgentsService:
         sampling = {name: value for name in _SAMPLING if (value := _either(request, config, name)) is not None}
         if request.reasoning_summary:
             sampling["reasoning_summary"] = request.reasoning_summary
-        settings = {"client_timezone": request.client_timezone} if request.client_timezone else {}
         ask = PlanAsk(
             caller.tenant, caller.user_id, record.id, record.name, record.data, request.message, request, model,
             request.conversation_id,
@@ -289,7 +293,7 @@ class AgentsService:
             tools=(*own, *(ref for one in added for ref in one.tools)),
             max_turns=request.max_turns or record.data.get("max_turns") or 10,
             output=_output(request),
-            settings=settings | {name: value for one in added for name, value in one.settings.items()},
+            settings={name: value for one in added for name, value in one.settings.items()},
             notices=tuple(notice for one in added for notice in one.notices),
             citations=tuple(citation for one in added for citation in one.citations),
             planning=bool(_either(request, record.data, "enable_planning")),
@@ -304,24 +308,12 @@ class AgentsService:
 
     def _user_message(self, request: ChatRequest, added: "Sequence[Contribution]") -> UserMessage:
         """The message with its hidden context and what is attached in front."""
-        hidden: list[str] = []
-        if request.client_timezone:
-            hidden.append(f"The user's time zone is {_zone(request.client_timezone).key}; it is {self._now(request)}.")
-        if request.session_context:
-            context = request.session_context
-            hidden.append(context if isinstance(context, str) else to_json(context).decode())
-        hidden += [text for one in added for text in one.context]
-        texts = [f"<system_context>\n{text}\n</system_context>" for text in hidden]
-        reminders = [text for one in added for text in one.reminders]
-        texts += [f"<system_events>\n{text}\n</system_events>" for one in added for text in one.events]
-        texts += [f"<system_reminders>\n{text}\n</system_reminders>" for text in reminders]
+        hidden = [tagged("system_context", text) for one in added for text in one.context]
+        hidden += [tagged("system_events", text) for one in added for text in one.events]
+        hidden += [tagged("system_reminders", text) for one in added for text in one.reminders]
         parts = [part for one in added for part in one.parts]
-        before = [TextPart(text=text) for text in texts]
+        before = [TextPart(text=text) for text in hidden]
         return UserMessage(parts=(*before, *parts, TextPart(text=request.message)))
-
-    def _now(self, request: ChatRequest) -> str:
-        moment: datetime = to_datetime(self._clock.micros()).astimezone(_zone(request.client_timezone or "UTC"))
-        return moment.strftime("%A, %Y-%m-%d %H:%M")
 
 
 def _selected(record: AgentRecord, request: ChatRequest, own: Sequence[ToolRef]) -> tuple[ToolRef, ...]:
@@ -342,13 +334,6 @@ def _replace(tx: Tx, agent_id: str, merge: Callable[[AgentRecord], AgentRecord])
     if not store.update(tx, changed):
         raise _taken(changed.name)
     return changed
-
-
-def _zone(name: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(name)
-    except (ValueError, OSError, LookupError):
-        raise _invalid("client_timezone", f"{name!r} is not an IANA time zone") from None
 
 
 def _either(request: ChatRequest, config: dict[str, Any], name: str) -> Any:

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
+from agentflow.types.prompt_blocks import PromptPreview
 from agentflow.types.runs import ChatRequest, Run, RunResult
 from agentflow.types.tools import ToolRunRequest, ToolRunResult
 from fastapi import APIRouter, Header, Response
@@ -22,7 +23,7 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 }
 
 
-def router(service: RunsService, streams: Streams) -> APIRouter:
+def router(service: RunsService, streams: Streams) -> APIRouter:  # noqa: C901 - a list of routes
     """The room's routes."""
     routes = APIRouter(tags=["runs"])
 
@@ -50,6 +51,11 @@ def router(service: RunsService, streams: Streams) -> APIRouter:
             return _stream(followed, streams)
         result = await service.outcome(followed, verbose=True)
         return Response(to_json(dict(result)), media_type="application/json", headers=_headers(followed))
+
+    @routes.post("/agent/{agent_id}/chat/preview")
+    async def preview(caller: CurrentCaller, agent_id: str, body: ChatRequest) -> PromptPreview:
+        """The whole prompt a chat request would send, part by part; nothing is stored or sent."""
+        return await service.preview(caller, agent_id, body)
 
     @routes.get("/runs/{run_id}")
     async def retrieve(caller: CurrentCaller, run_id: str) -> Run:

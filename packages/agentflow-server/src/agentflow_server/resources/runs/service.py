@@ -18,6 +18,7 @@ from agentflow.errors import (
     ValidationError,
     api_error,
 )
+from agentflow.types.prompt_blocks import PromptPreview
 from agentflow.types.runs import ChatRequest, Run, RunResult
 from agentflow.types.tools import ToolRunRequest, ToolRunResult
 from pydantic_core import to_json
@@ -146,6 +147,22 @@ class RunsService:
         else:
             self._worker.ring()
         return Followed(accepted, reader)
+
+    async def preview(self, caller: Caller, agent_id: str, request: ChatRequest) -> PromptPreview:
+        """The whole prompt a request would send, part by part; nothing is stored or sent.
+
+        Raises:
+            NotFoundError, ValidationError, PayloadTooLargeError: as `chat`.
+        """
+        self._check_message(request.message)
+        agent = await self._agents.record(caller, agent_id)
+        if (conversation_id := request.conversation_id) is not None:
+            owned = self._db.tenant(caller.tenant).read
+            await owned(lambda tx: access.require_own(tx, conversation_id, caller.user_id))
+        plan = await self._agents.plan(caller, agent, request)
+        run = self._header(caller, plan, request)
+        job = ledger.born_claimed(self._runner.job(run, started=True))
+        return await self._runner.preview(RunContext(run, plan, job), history=conversation_id is not None)
 
     async def run_subagent(self, caller: Caller, parent_id: str, subagent_id: str, request: ChatRequest) -> Followed:
         """Start a run of a sub-agent itself, as the root of its run.

@@ -18,7 +18,7 @@ FEATURES = {
     "agents": True, "conversations": True, "runs": True, "streaming": True, "structured_output": True,
     "cancellations": True, "models": True, "approvals": False, "artifacts": False, "attachments": False,
     "background": False, "batches": False, "cached_results": False, "completions": False, "knowledge_bases": False,
-    "memory": False, "prompt_blocks": False, "questions": False, "subagents": False, "usage": True,
+    "memory": False, "prompt_blocks": True, "questions": False, "subagents": False, "usage": True,
 }  # fmt: skip
 
 

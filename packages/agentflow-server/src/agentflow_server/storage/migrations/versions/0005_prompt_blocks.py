@@ -1,12 +1,58 @@
 """Prompt blocks and attachments."""
 
+import sqlalchemy as sa
+from alembic import op
+
 revision = "0005"
 down_revision = "0004"
 
 
+def _text(name: str, *, null: bool = False) -> "sa.Column[str]":
+    return sa.Column(name, sa.Text, nullable=null)
+
+
+def _big(name: str, *, null: bool = False) -> "sa.Column[int]":
+    return sa.Column(name, sa.BigInteger, nullable=null)
+
+
 def upgrade() -> None:
-    """Filled in by its change."""
+    op.create_table(
+        "prompt_blocks",
+        _text("tenant"),
+        _text("name"),
+        _text("data"),
+        _big("version"),
+        _big("created_at"),
+        _big("updated_at"),
+        sa.PrimaryKeyConstraint("tenant", "name"),
+    )
+    op.create_table(
+        "attachments",
+        _text("tenant"),
+        _text("id"),
+        _text("user_id"),
+        _text("name"),
+        _text("media_type"),
+        _text("kind"),
+        _big("size"),
+        _text("digest"),
+        _big("width", null=True),
+        _big("height", null=True),
+        _big("text_chars", null=True),
+        _big("created_at"),
+        _text("text", null=True),
+        sa.PrimaryKeyConstraint("tenant", "id"),
+    )
+    op.create_index("attachments_user", "attachments", ["tenant", "user_id", "created_at"])
+    op.create_table(
+        "attachment_blobs",
+        _text("tenant"),
+        _text("digest"),
+        _big("uses"),
+        sa.PrimaryKeyConstraint("tenant", "digest"),
+    )
 
 
 def downgrade() -> None:
-    """Filled in by its change."""
+    for table in ("attachment_blobs", "attachments", "prompt_blocks"):
+        op.drop_table(table)

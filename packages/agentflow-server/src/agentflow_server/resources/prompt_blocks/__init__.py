@@ -1,0 +1,1 @@
+"""The room `prompt_blocks`."""
