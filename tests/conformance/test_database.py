@@ -1,10 +1,12 @@
 """The database port: what SQLite and PostgreSQL both promise to the stores."""
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -229,3 +231,36 @@ def test_a_database_that_goes_and_comes_back() -> None:
 
 def test_parameters_are_found_and_nothing_else() -> None:
     assert translate("SELECT ':a', ''':b', :c::text, :d, :c") == ("SELECT ':a', ''':b', $1::text, $2, $1", ("c", "d"))
+
+
+@pytest.mark.slow
+def test_a_folder_is_copied_to_postgresql(postgres: PostgresServer, tmp_path: Path) -> None:
+    from agentflow_server.testing import local_server
+
+    command = Path(sys.executable).with_name("agentflow")
+
+    def copy(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([command, "db", "copy", *arguments], capture_output=True, text=True, check=False)
+
+    with local_server(data=tmp_path) as server, server.client() as client:
+        agent = client.agents.create(name="Mover", system_prompt="Größe: ✓")
+        sent = client.agents.run(agent_id=agent.id, message="[[say before the move]]")
+        busy = copy("--data", str(tmp_path), "--to", postgres.empty())
+        assert busy.returncode == 1
+        assert "in use" in busy.stderr
+    url = postgres.empty()
+    done = copy("--data", str(tmp_path), "--to", url, "--json")
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout)
+    assert counts["runs"] == 1
+    assert counts["agents"] == 2
+    assert counts["events"] > 3
+    assert "holds data already" in copy("--data", str(tmp_path), "--to", url).stderr
+    with local_server(database_url=url) as server, server.client() as client:
+        assert client.agents.get_config(agent.id).system_prompt == "Größe: ✓"
+        moved = client.runs.retrieve(sent.run_id).result
+        assert moved is not None
+        assert (moved.text, moved.usage) == (sent.text, sent.usage)
+        ids: dict[str, Any] = {"agent_id": agent.id, "conversation_id": sent.conversation_id}
+        again = client.agents.run(message="[[say after it]]", **ids)
+        assert [m.content for m in client.conversations.messages(sent.conversation_id)][1::2] == [sent.text, again.text]

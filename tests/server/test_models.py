@@ -163,6 +163,7 @@ def test_a_tenant_cannot_point_the_server_at_its_own_network(client: AgentFlow, 
         client.models.set_key("openai", FIRST, base_url=address, test=False)
 
 
+@pytest.mark.embedded
 def test_a_key_is_never_seen_again(
     own: LocalServer, provider: OpenAILike, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,6 +197,7 @@ def test_a_key_is_never_seen_again(
     assert "aaaa" in "".join(said) or "6789" in "".join(said)
 
 
+@pytest.mark.embedded
 def test_a_key_is_bound_to_its_tenant(tmp_path: Path, provider: OpenAILike) -> None:
     options: dict[str, Any] = {"data": tmp_path, "allow_private_addresses": True}
     with local_server(**options) as server, server.client() as client:

@@ -125,6 +125,7 @@ def test_a_budget_begins_anew_with_the_month() -> None:
         assert client.usage.summary("90d").calls == 0
 
 
+@pytest.mark.embedded
 def test_what_a_dead_process_has_set_aside_expires(tmp_path: Any) -> None:
     import sqlite3
 

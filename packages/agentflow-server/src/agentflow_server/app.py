@@ -10,9 +10,10 @@ from fastapi import APIRouter, Depends, FastAPI
 from starlette.types import ASGIApp
 
 from agentflow_server.definitions import DefinitionError, Definitions, load
-from agentflow_server.eventlog import EventLog, Hub, Tail
+from agentflow_server.eventlog import EventLog, Tail
 from agentflow_server.gateway import Gateway, GatewaySettings
 from agentflow_server.gateway.gateway import Provider
+from agentflow_server.ground import Ground, open_ground
 from agentflow_server.http import envelope
 from agentflow_server.http.audit import Audit
 from agentflow_server.http.doorman import Doorman
@@ -20,8 +21,7 @@ from agentflow_server.http.identity import Admit, Identity, current_caller, desc
 from agentflow_server.http.limits import Limits
 from agentflow_server.http.sse import Streams
 from agentflow_server.http.tokens import Tokens
-from agentflow_server.jobs import Worker, ledger
-from agentflow_server.kit.clock import Clock, SystemClock
+from agentflow_server.kit.clock import Clock
 from agentflow_server.kit.secrets import Secrets, open_secrets
 from agentflow_server.kit.settings import Settings, SettingsError
 from agentflow_server.resources.agents import routes as agents_routes
@@ -84,7 +84,7 @@ from agentflow_server.runtime.plan import Contributor
 from agentflow_server.runtime.planning import Planning
 from agentflow_server.runtime.runner import KIND, QUEUE, Runner
 from agentflow_server.runtime.tools import Resolvers
-from agentflow_server.storage import Database, open_database
+from agentflow_server.storage import Database
 
 
 @dataclass(slots=True)
@@ -125,15 +125,13 @@ def create_server(
     Raises:
         SettingsError: a setting cannot be used, or the data folder is in use.
     """
-    clock = clock or SystemClock()
     definitions = _definitions(settings)
+    ground = open_ground(settings, clock)
+    db, hub, worker, clock = ground.db, ground.hub, ground.worker, ground.clock
     gateway_settings = gateway_settings or GatewaySettings.from_env(os.environ)
-    db, unlock = open_database(settings)
     secrets = open_secrets(settings)
     gateway, models, usage = _model_rooms(settings, gateway_settings, providers, db, clock, secrets)
-    hub = Hub()
     log, tail = EventLog(db, hub, clock.micros), Tail(db, hub)
-    worker = Worker(db, clock, lease_seconds=settings.lease_seconds)
     approvals = ApprovalsService(db, clock, worker)
     questions = QuestionsService(db, clock, worker)
     maker = ToolMaker(db, settings, secrets, definitions=definitions, approve=approvals.gate)
@@ -157,7 +155,7 @@ def create_server(
     core = _Core(settings, engine, runner, control, tail, resolvers, contributors, conversations)
     delegation = _delegation(core, subagents)
     runs = RunsService(db, clock, settings, tail, worker, runner, agents, tools, subagents)
-    system = SystemService(settings, db, gateway)
+    system = SystemService(settings, db, gateway, ground.signals)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
 
     rooms = (
@@ -174,7 +172,7 @@ def create_server(
         approvals_routes.router(approvals),
         questions_routes.router(questions),
     )
-    parts = _Parts(settings, db, unlock, hub, worker, gateway, maker, system, streams)
+    parts = _Parts(settings, ground, gateway, maker, system, streams)
     return _served(parts, _identity(settings, db, clock, agents.admit), rooms)
 
 
@@ -189,10 +187,7 @@ class _Parts:
     """What is begun and ended with the server."""
 
     settings: Settings
-    db: Database
-    unlock: Callable[[], None]
-    hub: Hub
-    worker: Worker
+    ground: Ground
     gateway: Gateway
     maker: ToolMaker
     system: SystemService
@@ -201,29 +196,29 @@ class _Parts:
 
 def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Server:
     """The app around the rooms, and how it begins and ends."""
-    settings, db, worker = parts.settings, parts.db, parts.worker
+    ground = parts.ground
 
     def begin_shutdown() -> None:
-        parts.system.stopping = parts.streams.closing = worker.stopping = True
-        parts.hub.ring_all()
+        parts.system.stopping = parts.streams.closing = ground.worker.stopping = True
+        ground.hub.ring_all()
 
     def close_unused() -> None:
-        asyncio.run(db.close())
-        parts.unlock()
+        asyncio.run(ground.db.close())
+        ground.unlock()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         server.loop = asyncio.get_running_loop()
-        if db.dialect == "sqlite":
-            await db.write(ledger.abandon_leases)
-        worker.start()
+        await ground.begin()
         try:
             yield
         finally:
             begin_shutdown()
+            await ground.stop(parts.settings.shutdown_seconds)
             await identity.aclose()
-            await _close(worker, parts.maker, parts.gateway, db, settings.shutdown_seconds)
-            parts.unlock()
+            await parts.maker.aclose()
+            await parts.gateway.aclose()
+            await ground.close()
 
     app = FastAPI(title="AgentFlow", version=server_version(), lifespan=lifespan)
     envelope.install(app)
@@ -231,7 +226,7 @@ def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Se
     app.state.identity = identity
     _include(app, *rooms)
     app.include_router(system_routes.router(parts.system))
-    server = Server(Doorman(app, settings.max_body_bytes), app, begin_shutdown, close_unused)
+    server = Server(Doorman(app, parts.settings.max_body_bytes), app, begin_shutdown, close_unused)
     return server
 
 
@@ -333,14 +328,6 @@ def _blocks(definitions: Definitions) -> list[DynamicBlock]:
 def _entities(definitions: Definitions) -> list[EntityResolver]:
     """The resolvers of references of the user's folder."""
     return [EntityResolver(one.system, one.type, one.resolve) for one in definitions.entity_resolvers.values()]
-
-
-async def _close(worker: Worker, maker: ToolMaker, gateway: Gateway, db: Database, patience: float) -> None:
-    """Let go of everything, the database last: what is stopped writes where it stands."""
-    await worker.stop(patience)
-    await maker.aclose()
-    await gateway.aclose()
-    await db.close()
 
 
 def _include(app: FastAPI, *rooms: APIRouter) -> None:

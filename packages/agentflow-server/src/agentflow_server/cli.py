@@ -26,11 +26,19 @@ def _settings(**overrides: object) -> "Settings":
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="How much to log (info).")
 @click.option("--app", type=click.Path(path_type=Path, file_okay=False, exists=True), help="Folder of your own code.")
 @click.option("--reload", is_flag=True, help="Start again when the folder of --app changes, for development.")
+@click.option("--no-worker", is_flag=True, help="Leave runs and jobs to `agentflow worker` processes.")
 def serve(
-    data: Path | None, host: str | None, port: int | None, log_level: str | None, app: Path | None, reload: bool
+    data: Path | None,
+    host: str | None,
+    port: int | None,
+    log_level: str | None,
+    app: Path | None,
+    reload: bool,
+    no_worker: bool,
 ) -> None:
     """Start the AgentFlow backend."""
-    settings = _settings(data=data, host=host, port=port, log_level=log_level, app=app)
+    run_jobs = False if no_worker else None
+    settings = _settings(data=data, host=host, port=port, log_level=log_level, app=app, run_jobs=run_jobs)
     if reload:
         _serve_again_and_again(settings)
         return
@@ -60,6 +68,27 @@ def _serve_again_and_again(settings: "Settings") -> None:
     )  # fmt: skip
 
 
+@click.command()
+@click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Folder of files, if that is where.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="How much to log (info).")
+@click.option("--app", type=click.Path(path_type=Path, file_okay=False, exists=True), help="Folder of your own code.")
+def worker(data: Path | None, log_level: str | None, app: Path | None) -> None:
+    """Run jobs of a shared database, without serving HTTP.
+
+    Needs AGENTFLOW_DATABASE_URL. Stops at SIGTERM or Ctrl-C, when its runs are handed over.
+    """
+    settings = _settings(data=data, log_level=log_level, app=app)
+    if settings.database_url is None:
+        raise click.ClickException("AGENTFLOW_DATABASE_URL: a worker needs a database that it shares with servers")
+    from agentflow_server.kit.settings import SettingsError
+    from agentflow_server.serving import work
+
+    try:
+        work(settings, announce=lambda: click.echo("AgentFlow is working (Ctrl-C stops it)"))
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+
+
 @click.group()
 def db() -> None:
     """Look after the backend's database."""
@@ -78,3 +107,37 @@ def upgrade(data: Path | None) -> None:
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"The database is at revision {HEAD}.")
+
+
+@db.command("copy")
+@click.option(
+    "--data", type=click.Path(path_type=Path, file_okay=False, exists=True), required=True, help="Folder to copy from."
+)
+@click.option("--to", "url", required=True, help="Empty PostgreSQL database to copy to, postgresql://…")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+def copy(data: Path, url: str, as_json: bool) -> None:
+    """Copy an embedded database to PostgreSQL.
+
+    The server of the folder must be stopped. The files in the folder stay where they are.
+    """
+    import json
+
+    from agentflow_server.kit.secrets import KEY_FILE
+    from agentflow_server.kit.settings import Settings, SettingsError
+    from agentflow_server.storage.copying import copy_database
+
+    try:
+        counts = copy_database(Settings(data=data), url)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+    if as_json:
+        click.echo(json.dumps(counts))
+        return
+    for table, count in counts.items():
+        click.echo(f"{count:>10}  {table}")
+    click.echo(f"{sum(counts.values()):>10}  rows are in PostgreSQL, counted in both.")
+    if (data / KEY_FILE).exists():
+        key = data / KEY_FILE
+        click.echo(
+            f"Stored secrets open with AGENTFLOW_SECRET_KEYS=local:$(base64 -w0 {key}) (add it behind a new key)."
+        )

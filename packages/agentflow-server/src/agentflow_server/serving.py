@@ -1,6 +1,11 @@
-"""Runs the app under uvicorn: binds first, then opens the data, and shuts down without losing a run or a reader."""
+"""Runs the app under uvicorn: binds first, then opens the data, and shuts down without losing a run or a reader.
 
+Or runs it without HTTP, as a worker.
+"""
+
+import asyncio
 import contextlib
+import signal
 import socket
 import types
 from collections.abc import Callable
@@ -87,3 +92,24 @@ def run(settings: Settings, listener: socket.socket, announce: Callable[[str], N
     announce(url_of(listener))
     with contextlib.suppress(KeyboardInterrupt):
         web.run(sockets=[listener])
+
+
+def work(settings: Settings, announce: Callable[[], None]) -> None:
+    """Run jobs, without serving HTTP, until the process is told to stop.
+
+    Raises:
+        SettingsError: as `create_server`.
+    """
+    logs.configure(settings.log_level)
+    server = create_server(settings.model_copy(update={"run_jobs": True}))
+    asyncio.run(_work(server, announce))
+
+
+async def _work(server: Server, announce: Callable[[], None]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for sig in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sig, stop.set)
+    async with server.fastapi.router.lifespan_context(server.fastapi):
+        announce()
+        await stop.wait()

@@ -59,7 +59,8 @@ class EventLog:
                 also(tx)
             return events
 
-        future = asyncio.ensure_future(self._db.write(unit))
+        order = (scope.tenant, scope.conversation_id)
+        future = asyncio.ensure_future(self._db.write(unit, tenant=scope.tenant, order=order, serial=also is not None))
         future.add_done_callback(lambda done: self._committed(scope, done))
         return asyncio.shield(future)
 

@@ -35,17 +35,21 @@ class Reader:
         self._tenant = tenant
         self._conversation_id = conversation_id
         self._accept = accept
-        self._last = -1
+        self._position: int | None = 0
         self._from_table = True
         self._subscription = hub.subscribe(tenant, conversation_id, accept)
 
     def start_after(self, seq: int) -> None:
         """Begin behind this number; what is already stored is read from the table."""
-        self._last = seq
+        self._position = seq + 1
         self._from_table = True
 
-    def start_now(self) -> None:
-        """Begin with what is published from the subscription on; nothing is read from the table."""
+    def start_now(self, seq: int | None = None) -> None:
+        """Begin with what comes from the subscription on, events with this number or higher.
+
+        Without a number the table is never read: what another process writes only rings the reader.
+        """
+        self._position = seq
         self._from_table = False
 
     def ring(self) -> None:
@@ -56,30 +60,35 @@ class Reader:
         """Wait for events; an empty list means the reader was rung."""
         subscription = self._subscription
         while True:
-            if self._from_table or subscription.overflowed:
+            if subscription.stale and self._position is None:
+                subscription.forget()
+                return []
+            if self._from_table or subscription.stale:
                 page = await self._page()
                 if page:
                     return page
                 continue
-            events = await subscription.wait()
-            if subscription.overflowed:
+            first, end, events = await subscription.wait()
+            if subscription.stale:
                 continue
-            fresh = [event for event in events if event.seq > self._last]
-            if fresh:
-                self._last = fresh[-1].seq
+            if first is None or self._position is None:
+                return events
+            if first > self._position:  # another process wrote what lies between
+                self._from_table = True
+                continue
+            fresh = [event for event in events if event.seq >= self._position]
+            self._position = max(self._position, end)
+            if fresh or not events:
                 return fresh
-            if not events:
-                return []
 
     async def _page(self) -> list[StoredEvent]:
-        if self._subscription.overflowed:
-            self._subscription.overflowed = False
-            self._subscription.backlog.clear()
-            self._from_table = True
-        events = await self._db.scan(lambda tx: read_events(tx, self._conversation_id, self._last))
+        """Read on in the table; what is published meanwhile stays with the subscription."""
+        self._subscription.forget()
+        position = self._position or 0
+        events = await self._db.scan(lambda tx: read_events(tx, self._conversation_id, position - 1))
         self._from_table = len(events) == _PAGE
         if events:
-            self._last = events[-1].seq
+            self._position = events[-1].seq + 1
         accept = self._accept
         return events if accept is None else [event for event in events if accept(event)]
 

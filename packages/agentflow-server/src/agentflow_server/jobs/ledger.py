@@ -7,6 +7,7 @@ distributed locking", 2016).
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,14 +64,20 @@ _INSERT = (
     " :priority, :run_at, :owner, :lease, :fence, :fence, :max_attempts, :dedupe, :payload, :now, :now)"
     " ON CONFLICT DO NOTHING"
 )
+_IS_DUE = "((status = 'ready' AND run_at <= :now) OR (status = 'running' AND lease_until < :now))"
+_QUEUES = f"SELECT DISTINCT queue FROM jobs WHERE {_IS_DUE}"  # noqa: S608 - constants
+# Turn by turn: the first job of every tenant, then the second of each; a tenant's jobs that run already count as turns.
 _DUE = (
-    "SELECT tenant, id FROM jobs WHERE queue = :queue AND ((status = 'ready' AND run_at <= :now)"
-    " OR (status = 'running' AND lease_until < :now)) ORDER BY priority DESC, run_at LIMIT :limit"
+    "SELECT due.tenant, due.id FROM (SELECT tenant, id, priority, run_at, ROW_NUMBER() OVER (PARTITION BY tenant"  # noqa: S608
+    f" ORDER BY priority DESC, run_at, id) AS turn FROM jobs WHERE queue = :queue AND {_IS_DUE}) AS due"
+    " LEFT JOIN (SELECT tenant, COUNT(*) AS busy FROM jobs WHERE queue = :queue AND status = 'running'"
+    " AND lease_until >= :now GROUP BY tenant) AS held ON held.tenant = due.tenant"
+    " ORDER BY due.priority DESC, due.turn + COALESCE(held.busy, 0), due.run_at, due.id LIMIT :limit"
 )
+_LOCK = "SELECT 1 AS ok FROM jobs WHERE tenant = :tenant AND id = :id FOR UPDATE SKIP LOCKED"
 _TAKE = (
-    "UPDATE jobs SET status = 'running', lease_owner = :owner, lease_until = :lease, fence = fence + 1,"
-    " attempts = attempts + 1, updated_at = :now WHERE tenant = :tenant AND id = :id AND queue = :queue"
-    " AND ((status = 'ready' AND run_at <= :now) OR (status = 'running' AND lease_until < :now))"
+    "UPDATE jobs SET status = 'running', lease_owner = :owner, lease_until = :lease, fence = fence + 1,"  # noqa: S608
+    f" attempts = attempts + 1, updated_at = :now WHERE tenant = :tenant AND id = :id AND queue = :queue AND {_IS_DUE}"
     " RETURNING tenant, id, kind, queue, payload, fence, attempts, max_attempts"
 )
 _OWNED = "tenant = :tenant AND id = :id AND fence = :fence AND status = 'running'"
@@ -112,16 +119,22 @@ def born_claimed(job: NewJob) -> Job:
     return Job(job.tenant, job.id, job.kind, job.queue, job.payload, 1, 1, job.max_attempts)
 
 
+def due_queues(tx: Tx, now: int) -> set[str]:
+    """The queues in which a job may be claimed now."""
+    return {row["queue"] for row in tx.all(_QUEUES, {"now": now})}
+
+
 def claim(tx: Tx, *, queue: str, owner: str, limit: int, now: int, lease_until: int) -> list[Job]:
-    """Take up to `limit` due jobs of a queue for `owner`. Runs over all tenants."""
-    lock = " FOR UPDATE SKIP LOCKED" if tx.dialect == "postgresql" else ""
+    """Take up to `limit` due jobs of a queue for `owner`, turn by turn among tenants. Runs over all tenants.
+
+    A job that another process is just taking, or writing for, is passed over.
+    """
     claimed: list[Job] = []
-    for due in tx.all(_DUE + lock, {"queue": queue, "now": now, "limit": limit}):
-        row = tx.one(
-            _TAKE,
-            {"tenant": due["tenant"], "id": due["id"], "queue": queue, "owner": owner, "lease": lease_until,
-             "now": now},
-        )  # fmt: skip
+    for due in tx.all(_DUE, {"queue": queue, "now": now, "limit": limit}):
+        key = {"tenant": due["tenant"], "id": due["id"]}
+        if tx.dialect == "postgresql" and tx.one(_LOCK, key) is None:
+            continue
+        row = tx.one(_TAKE, {**key, "queue": queue, "owner": owner, "lease": lease_until, "now": now})
         if row is not None:
             claimed.append(job_of(row))
     return claimed
@@ -143,14 +156,26 @@ def backlog(tx: Tx, queue: str, most: int) -> int:
     return row["n"] if row else 0
 
 
-def renew(tx: Tx, *, owner: str, now: int, lease_until: int) -> list[tuple[str, str]]:
-    """Lengthen the leases of all jobs of `owner`; returns (tenant, id) of those somebody asked to cancel."""
+def renew(tx: Tx, jobs: Sequence[Job], *, owner: str, lease_until: int) -> list[Job]:
+    """Lengthen the leases of jobs that are alive; returns those that `owner` has lost."""
+    lost: list[Job] = []
+    for job in jobs:
+        key = {"tenant": job.tenant, "id": job.id, "fence": job.fence, "owner": owner, "lease": lease_until}
+        if tx.execute(f"UPDATE jobs SET lease_until = :lease WHERE {_OWNED} AND lease_owner = :owner", key) == 1:  # noqa: S608
+            continue
+        row = tx.one("SELECT fence FROM jobs WHERE tenant = :tenant AND id = :id", key)
+        if row is None or row["fence"] != job.fence:
+            lost.append(job)
+    return lost
+
+
+def wanted_gone(tx: Tx, owner: str) -> list[tuple[str, str]]:
+    """(tenant, id) of the running jobs of `owner` that somebody asked to cancel."""
     rows = tx.all(
-        "UPDATE jobs SET lease_until = :lease, updated_at = :now WHERE lease_owner = :owner AND status = 'running'"
-        " RETURNING tenant, id, cancel_requested",
-        {"owner": owner, "now": now, "lease": lease_until},
+        "SELECT tenant, id FROM jobs WHERE status = 'running' AND cancel_requested = 1 AND lease_owner = :owner",
+        {"owner": owner},
     )
-    return [(row["tenant"], row["id"]) for row in rows if row["cancel_requested"]]
+    return [(row["tenant"], row["id"]) for row in rows]
 
 
 def check_fence(tx: Tx, job: Job) -> None:

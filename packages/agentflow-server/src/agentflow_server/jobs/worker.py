@@ -16,9 +16,13 @@ from agentflow_server.jobs.ledger import Job, LeaseLostError
 from agentflow_server.kit.clock import SECOND, Clock
 from agentflow_server.kit.ids import new_id
 from agentflow_server.storage import Database
+from agentflow_server.storage.errors import StorageUnavailableError
+from agentflow_server.storage.signals import NoSignals, Signals
 
 logger = logging.getLogger(__name__)
 _IDLE = 5.0
+_PAUSE = 1.0
+_RENEWED_AT_ONCE = 50
 _MAX_BACKOFF = 300
 
 
@@ -41,18 +45,33 @@ class Worker:
     """Runs jobs of this process.
 
     Args:
+        signals: how the workers of other processes hear of work and of cancellations.
         lease_seconds: how long a job stays ours without a sign of life; it is renewed at a third of that.
+        claims: whether this process runs jobs at all; if not, it only tells the others of them.
     """
 
-    def __init__(self, db: Database, clock: Clock, *, lease_seconds: float = 30.0, owner: str | None = None) -> None:
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        signals: Signals | None = None,
+        *,
+        lease_seconds: float = 30.0,
+        owner: str | None = None,
+        claims: bool = True,
+    ) -> None:
         self._db = db
         self._clock = clock
+        self._signals = signals or NoSignals()
+        self._claims = claims
+        self._rung = False
+        self._afterwards: set[asyncio.Future[None]] = set()
         self._lease = int(lease_seconds * SECOND)
         self.owner = owner or new_id()
         self._handlers: dict[str, Handler] = {}
         self._concluding: set[str] = set()
         self._pools: dict[str, _Pool] = {}
-        self._tasks: dict[tuple[str, str], asyncio.Task[Any]] = {}
+        self._tasks: dict[tuple[str, str], tuple[Job, asyncio.Task[Any]]] = {}
         self._bell = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
         self.stopping = False
@@ -80,57 +99,87 @@ class Worker:
     def free(self, queue: str) -> int:
         """How many more jobs this worker may run in a queue."""
         pool = self._pools[queue]
-        return pool.concurrency - pool.running
+        return pool.concurrency - pool.running if self._claims and not self.stopping else 0
 
     def lease_until(self) -> int:
         """The end of a lease that begins now."""
         return self._clock.micros() + self._lease
 
     def start(self) -> None:
-        """Begin to claim and to renew."""
-        self._loops = [asyncio.create_task(self._claim_forever()), asyncio.create_task(self._renew_forever())]
+        """Begin to claim, to renew, and to listen."""
+        self._signals.on("jobs", self._bell.set)
+        self._signals.on("cancel", self._cancel_here)
+        loops = [self._claim_all, self._renew] if self._claims else []
+        if self._claims and self._db.dialect == "postgresql":
+            loops.append(self._look_for_cancellations)
+        self._loops = [asyncio.create_task(self._forever(loop)) for loop in loops]
 
     def ring(self) -> None:
         """There may be new work."""
+        self._rung = True
         self._bell.set()
+        if not self._claims:
+            self._signals.send("jobs")
 
     def adopt(self, job: Job) -> None:
         """Run a job that was written with this worker as its owner."""
         self._spawn(job)
 
-    def cancel(self, tenant: str, job_id: str) -> bool:
-        """Interrupt the handler of a job if it runs here."""
-        task = self._tasks.get((tenant, job_id))
-        return task.cancel() if task else False
+    def cancel(self, tenant: str, job_id: str) -> None:
+        """Interrupt the handler of a job, wherever it runs."""
+        if not self._cancel_here(tenant, job_id):
+            self._signals.send("cancel", tenant, job_id)
+
+    def _cancel_here(self, tenant: str, job_id: str) -> bool:
+        running = self._tasks.get((tenant, job_id))
+        return running is not None and running[1].cancel()
 
     async def stop(self, timeout: float) -> None:
-        """Claim no more, interrupt every handler, and wait until they have let go of their jobs."""
+        """Claim no more, interrupt every handler, and wait until they have given their jobs to other workers."""
         self.stopping = True
         for loop in self._loops:
             loop.cancel()
-        tasks = list(self._tasks.values())
+        tasks = [task for _, task in self._tasks.values()]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=timeout)
+            await asyncio.sleep(0)  # their callbacks begin to write what becomes of the jobs
+        if self._afterwards:
+            await asyncio.wait(self._afterwards, timeout=timeout)
         await asyncio.gather(*self._loops, return_exceptions=True)
+        self._signals.send("jobs")
 
-    async def _claim_forever(self) -> None:
+    async def _forever(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Repeat a step; a database that cannot be used for a while ends nothing."""
         while True:
-            self._bell.clear()
-            for queue, pool in self._pools.items():
-                await self._claim(queue, pool)
-            await self._wait()
+            try:
+                await step()
+            except StorageUnavailableError as error:
+                logger.warning("the worker waits for its database", extra={"reason": error.message})
+                await asyncio.sleep(_PAUSE)
 
-    async def _claim(self, queue: str, pool: _Pool) -> None:
-        free = pool.concurrency - pool.running
+    async def _claim_all(self) -> None:
+        self._bell.clear()
+        rung, self._rung = self._rung, False
+        now = self._clock.micros()
+        due = await self._db.read(lambda tx: ledger.due_queues(tx, now))
+        for queue in due & self._pools.keys():
+            await self._claim(queue)
+        if rung and any(queue not in self._pools or self.free(queue) <= 0 for queue in due):
+            self._signals.send("jobs")  # more than this process can take
+        await self._wait()
+
+    async def _claim(self, queue: str) -> None:
+        free = self.free(queue)
         if free <= 0:
             return
         now = self._clock.micros()
         jobs = await self._db.write(
             lambda tx: ledger.claim(
                 tx, queue=queue, owner=self.owner, limit=free, now=now, lease_until=now + self._lease
-            )
+            ),
+            serial=False,
         )
         for job in jobs:
             self._spawn(job)
@@ -140,28 +189,40 @@ class Worker:
         ahead = 0 if due is None else due - self._clock.micros()
         pause = min(_IDLE, ahead / SECOND + 0.001) if ahead > 0 else _IDLE
         try:
-            async with asyncio.timeout(pause):
+            async with asyncio.timeout(min(pause, self._lease / SECOND)):
                 await self._bell.wait()
         except TimeoutError:
             pass
 
-    async def _renew_forever(self) -> None:
-        while True:
-            await asyncio.sleep(self._lease / SECOND / 3)
-            if not self._tasks:
-                continue
-            now = self._clock.micros()
-            cancelled = await self._db.write(
-                lambda tx, now=now: ledger.renew(tx, owner=self.owner, now=now, lease_until=now + self._lease)
+    async def _renew(self) -> None:
+        await asyncio.sleep(self._lease / SECOND / 3)
+        jobs = [job for job, _ in self._tasks.values()]
+        for start in range(0, len(jobs), _RENEWED_AT_ONCE):
+            some = jobs[start : start + _RENEWED_AT_ONCE]
+            lease_until = self._clock.micros() + self._lease
+            lost = await self._db.write(
+                lambda tx, some=some, until=lease_until: ledger.renew(tx, some, owner=self.owner, lease_until=until),
+                serial=False,
             )
-            for tenant, job_id in cancelled:
-                self.cancel(tenant, job_id)
+            for job in lost:
+                self._cancel_here(job.tenant, job.id)
+        if self._db.dialect == "sqlite":
+            await self._cancel_unwanted()
+
+    async def _look_for_cancellations(self) -> None:
+        await asyncio.sleep(_PAUSE)
+        if self._tasks:
+            await self._cancel_unwanted()
+
+    async def _cancel_unwanted(self) -> None:
+        for tenant, job_id in await self._db.read(lambda tx: ledger.wanted_gone(tx, self.owner)):
+            self._cancel_here(tenant, job_id)
 
     def _spawn(self, job: Job) -> None:
         key = (job.tenant, job.id)
         self._pools[job.queue].running += 1
         task = asyncio.create_task(self._run(job))
-        self._tasks[key] = task
+        self._tasks[key] = (job, task)
         task.add_done_callback(lambda done: self._ended(job, done))
 
     async def _run(self, job: Job) -> None:
@@ -197,10 +258,12 @@ class Worker:
                 pause = min(_MAX_BACKOFF, 2**job.attempts)
                 ledger.release(tx, job, now, run_at=now + pause * SECOND)
 
-        future = asyncio.ensure_future(self._db.write(unit))
+        future = asyncio.ensure_future(self._db.write(unit, tenant=job.tenant))
+        self._afterwards.add(future)
         future.add_done_callback(self._written)
 
     def _written(self, done: "asyncio.Future[None]") -> None:
+        self._afterwards.discard(done)
         self._bell.set()
         _forget_lost_lease(done)
 

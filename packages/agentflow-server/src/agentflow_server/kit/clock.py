@@ -26,6 +26,24 @@ class SystemClock:
         return time.time_ns() // 1000
 
 
+class SharedClock:
+    """The time of a machine that several processes agree on, carried on by this machine's monotonic clock.
+
+    Two processes never differ by more than it takes to ask, and setting this machine's clock changes nothing.
+    """
+
+    def __init__(self, micros: int) -> None:
+        self.set(micros)
+
+    def set(self, micros: int) -> None:
+        """It is `micros` now."""
+        self._base = micros
+        self._at = time.monotonic_ns()
+
+    def micros(self) -> int:
+        return self._base + (time.monotonic_ns() - self._at) // 1000
+
+
 class ManualClock:
     """A clock that stands still until it is told to move: for tests of expiry and leases."""
 

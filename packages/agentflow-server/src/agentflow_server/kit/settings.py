@@ -159,6 +159,9 @@ class Settings(BaseModel):
     keep_alive_seconds: float = Field(
         default=15.0, gt=0, description="AGENTFLOW_KEEP_ALIVE_SECONDS: comment line in a stream"
     )
+    run_jobs: bool = Field(
+        default=True, description="AGENTFLOW_RUN_JOBS: whether `serve` runs jobs too, or leaves them to `worker`"
+    )
     lease_seconds: float = Field(
         default=30.0, gt=1, description="AGENTFLOW_LEASE_SECONDS: how long a silent worker owns a job"
     )
@@ -191,6 +194,15 @@ class Settings(BaseModel):
             raise ValueError(
                 f"DEV_AUTH_BYPASS lets everybody in, so the server will not listen on {self.host}: use a loopback"
                 " address, configure an identity provider, or set AGENTFLOW_DEV_ALLOW_REMOTE=true if you mean it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_runs_jobs(self) -> Self:
+        if not self.run_jobs and self.database_url is None:
+            raise ValueError(
+                "AGENTFLOW_RUN_JOBS: the embedded database has one process, which must run the jobs itself;"
+                " set AGENTFLOW_DATABASE_URL to have others do it"
             )
         return self
 

@@ -109,7 +109,11 @@ class Histories:
             history = await query(lambda tx: read_history(tx, run.conversation_id, thread))
         else:
             after = history.last_seq
-            history.extend(await db.read(lambda tx: parts_of(tx, run.conversation_id, after=after, thread=thread)))
+            newer = await db.read(lambda tx: parts_of(tx, run.conversation_id, after=after, thread=thread))
+            if any(part.kind == COMPACTION for part in newer):  # by another process
+                history = await db.scan(lambda tx: read_history(tx, run.conversation_id, thread))
+            else:
+                history.extend(newer)
         self._cache[key] = history
         self._size += len(history.messages) - known
         self._evict()

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from agentflow_server.kit.clock import Clock, SharedClock, SystemClock
 from agentflow_server.kit.settings import Settings, SettingsError
 from agentflow_server.storage.database import Database
 from agentflow_server.storage.migrations import upgrade_sqlite
+from agentflow_server.storage.signals import NoSignals, PostgresSignals, Signals
 from agentflow_server.storage.sqlite import SqliteDatabase
 
 DATABASE_FILE = "agentflow.db"
@@ -26,7 +28,7 @@ def open_database(settings: Settings) -> tuple[Database, Callable[[], None]]:
 
         url = _upgraded_postgres(settings.database_url.get_secret_value())
         return PostgresDatabase(url, connections=settings.database_connections), _nothing
-    path, lock = _upgraded_sqlite(settings)
+    path, lock = open_folder(settings)
     return SqliteDatabase(path, synchronous=settings.sqlite_synchronous), lock.close
 
 
@@ -39,8 +41,27 @@ def upgrade_database(settings: Settings) -> None:
     if settings.database_url is not None:
         _upgraded_postgres(settings.database_url.get_secret_value())
         return
-    _, lock = _upgraded_sqlite(settings)
+    _, lock = open_folder(settings)
     lock.close()
+
+
+def open_clock(settings: Settings) -> Clock:
+    """The clock that every process of the database goes by."""
+    if settings.database_url is None:
+        return SystemClock()
+    from agentflow_server.storage.postgres import ask_time
+
+    return SharedClock(ask_time(settings.database_url.get_secret_value()))
+
+
+def open_signals(db: Database, origin: str) -> Signals:
+    """Wake-ups between the processes of a database; `origin` is this one."""
+    if db.dialect == "sqlite":
+        return NoSignals()
+    from agentflow_server.storage.postgres import PostgresDatabase
+
+    assert isinstance(db, PostgresDatabase)
+    return PostgresSignals(db.url, origin)
 
 
 def _nothing() -> None:
@@ -66,7 +87,12 @@ def _upgraded_postgres(url: str) -> str:
     return url
 
 
-def _upgraded_sqlite(settings: Settings) -> tuple[Path, IO[str]]:
+def open_folder(settings: Settings) -> tuple[Path, IO[str]]:
+    """The database file of a data folder, upgraded, and the lock that keeps other servers away.
+
+    Raises:
+        SettingsError: the folder cannot be used, or another server is using it.
+    """
     folder = settings.data
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

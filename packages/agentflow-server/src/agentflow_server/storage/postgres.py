@@ -32,9 +32,10 @@ _MAX_ATTEMPTS = 50
 _PLACEHOLDER = re.compile(r"'(?:[^']|'')*'|::|:([A-Za-z_][A-Za-z0-9_]*)")
 _AGAIN = (errors.SerializationFailure, errors.DeadlockDetected, errors.LockNotAvailable)
 _SESSION = (
-    "SET idle_in_transaction_session_timeout = '10s'; SET lock_timeout = '10s'; SET statement_timeout = '60s';"
+    "SET idle_in_transaction_session_timeout = '5s'; SET lock_timeout = '10s'; SET statement_timeout = '60s';"
     " SET standard_conforming_strings = on"
 )
+_NOW = "SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint AS now"
 _READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _SERIAL = "BEGIN ISOLATION LEVEL SERIALIZABLE"
 _PLAIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
@@ -110,6 +111,14 @@ def connect(url: str) -> psycopg.Connection[DictRow]:
     connection.adapters.register_loader("numeric", _Number)
     connection.execute(_SESSION)
     return connection
+
+
+def ask_time(url: str) -> int:
+    """The database's time: microseconds since the epoch."""
+    with connect(url) as connection:
+        row = connection.execute(_NOW).fetchone()
+    assert row is not None
+    return row["now"]
 
 
 class _Session:

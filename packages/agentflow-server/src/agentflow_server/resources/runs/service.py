@@ -141,7 +141,7 @@ class RunsService:
         if accepted.id != run.id:
             reader.close()
             return self._followed(accepted, request, -1)
-        reader.start_now()
+        reader.start_now(accepted.first_seq)
         if context is not None:
             self._runner.accept(context, events)
         else:

@@ -1,5 +1,6 @@
 """What the server says of itself: alive, ready, which version, which features and limits."""
 
+import asyncio
 import time
 from importlib.metadata import PackageNotFoundError, version
 
@@ -13,7 +14,9 @@ from agentflow_server.kit.clock import to_datetime
 from agentflow_server.kit.settings import Settings
 from agentflow_server.storage import Database, audit
 from agentflow_server.storage.errors import StorageUnavailableError
+from agentflow_server.storage.signals import Signals
 
+_PATIENCE = 3.0
 FEATURES = {
     "agents": True, "conversations": True, "runs": True, "streaming": True, "structured_output": True,
     "cancellations": True, "models": True, "approvals": False, "artifacts": False, "attachments": False,
@@ -33,10 +36,11 @@ def server_version() -> str:
 class SystemService:
     """The system room."""
 
-    def __init__(self, settings: Settings, db: Database, gateway: Gateway) -> None:
+    def __init__(self, settings: Settings, db: Database, gateway: Gateway, signals: Signals) -> None:
         self._settings = settings
         self._db = db
         self._gateway = gateway
+        self._signals = signals
         self._began = time.monotonic()
         self._version = server_version()
         self.stopping = False
@@ -48,18 +52,23 @@ class SystemService:
     async def ready(self) -> Readiness:
         """Whether the server can take work: its database can be written, and it is not shutting down.
 
+        Lost signals make it slower, by up to a second, and not unready.
+
         Raises:
             UnavailableError: it cannot; `details` says for each part what is wrong.
         """
         checks = {"database": "ok", "shutdown": "stopping" if self.stopping else "ok"}
         try:
-            await self._db.write(lambda tx: tx.execute("DELETE FROM jobs WHERE tenant = '' AND id = ''"))
+            async with asyncio.timeout(_PATIENCE):
+                await self._db.write(lambda tx: tx.execute("DELETE FROM jobs WHERE tenant = '' AND id = ''"))
         except StorageUnavailableError as error:
             checks["database"] = error.message
+        except TimeoutError:
+            checks["database"] = f"no answer within {_PATIENCE:g} seconds"
         bad = [f"{part}: {state}" for part, state in checks.items() if state != "ok"]
         if bad:
             raise UnavailableError(f"the server is not ready: {'; '.join(bad)}", details=checks, retry_after=1.0)
-        return Readiness(status="ok", checks=checks)
+        return Readiness(status="ok", checks={**checks, "signals": self._signals.state})
 
     async def info(self) -> SystemInfo:
         """Versions, features, limits."""

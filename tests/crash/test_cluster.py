@@ -1,0 +1,160 @@
+"""Several processes on one PostgreSQL: any serves any stream, resumes any run, runs any job, hears any cancellation."""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from agentflow import AgentFlow
+from agentflow.errors import UnavailableError
+from agentflow.events import Event, TextDelta
+
+from tests.crash.cluster import Process, running_cluster
+from tests.crash.test_kill import Seen, check
+from tests.postgres import PostgresServer
+
+pytestmark = pytest.mark.slow
+
+
+Connect = Callable[[str], AgentFlow]
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """Makes clients, and closes them when the test is over."""
+    with contextlib.ExitStack() as clients:
+        yield lambda endpoint: clients.enter_context(AgentFlow(endpoint=endpoint))
+
+
+def endpoint(process: Process) -> str:
+    return f"http://127.0.0.1:{process.port}"
+
+
+def stream_of(client: AgentFlow, message: str, **ids: Any) -> tuple[Seen, Any]:
+    agent_id = client.agents.by_name("MainAgent").id
+    words = int(message.split("[[words ")[1].split("]]")[0])
+    stream = client.agents.stream(agent_id=agent_id, message=message, options={"verbose": True}, **ids)
+    return Seen(words, tool=False), stream
+
+
+def drain(seen: Seen, stream: Any) -> Seen:
+    seen.events.extend(stream)
+    seen.run_id, seen.conversation_id = stream.run_id, stream.conversation_id
+    return seen
+
+
+def test_any_process_serves_any_stream(postgres: PostgresServer, tmp_path: Path, connect: Connect) -> None:
+    with running_cluster(postgres.migrated(), tmp_path) as cluster:
+        first, second = (connect(endpoint(server)) for server in cluster.servers)
+        seen, stream = stream_of(first, "[[words 100]] [[delay 10]]")
+        began = next(iter(stream))
+        elsewhere: list[Event] = []
+        at: list[float] = []
+
+        def follow() -> None:
+            for event in second.runs.stream(stream.run_id, verbose=True):
+                elsewhere.append(event)
+                at.append(time.monotonic())
+
+        follower = threading.Thread(target=follow)
+        follower.start()
+        seen.events.append(began)
+        drain(seen, stream)
+        ended = time.monotonic()
+        follower.join(20)
+        assert [event.seq for event in elsewhere] == [event.seq for event in seen.events]
+        assert at[-1] - ended < 0.5
+        assert len({round(moment, 1) for moment in at}) > 5  # it came as it was written, not at the end
+        check(second, seen)
+        # what one process is asked twice, and what another is asked again, is one run
+        ids = {"conversation_id": stream.conversation_id, "message_id": "twice"}
+        agent_id = first.agents.by_name("MainAgent").id
+        with ThreadPoolExecutor(8) as pool:
+            results = list(
+                pool.map(lambda n: (first, second)[n % 2].agents.run(agent_id=agent_id, message="hi", **ids), range(8))
+            )
+        assert len({result.run_id for result in results}) == 1
+        assert first.conversations.messages(stream.conversation_id or "").total == 4
+
+
+def test_a_run_is_cancelled_from_another_process(postgres: PostgresServer, tmp_path: Path, connect: Connect) -> None:
+    with running_cluster(postgres.migrated(), tmp_path) as cluster:
+        first, second = (connect(endpoint(server)) for server in cluster.servers)
+        _, stream = stream_of(first, "[[words 2000]] [[delay 20]]")
+        assert next(event for event in stream if isinstance(event, TextDelta))
+        asked = time.monotonic()
+        assert second.cancellations.cancel_run(stream.run_id or "").cancelled
+        assert stream.result().finish_reason == "cancelled"
+        assert time.monotonic() - asked < 1.0
+
+
+def test_workers_run_what_servers_accept(postgres: PostgresServer, tmp_path: Path, connect: Connect) -> None:
+    with running_cluster(
+        postgres.migrated(), tmp_path, servers=1, workers=1, extra={"AGENTFLOW_RUN_JOBS": "false"}
+    ) as cluster:
+        client = connect(endpoint(cluster.servers[0]))
+        seen, stream = stream_of(client, "[[words 20]] [[delay 2]]")
+        began = time.monotonic()
+        drain(seen, stream)
+        assert time.monotonic() - began < 3.0
+        check(client, seen)
+        assert client.system.ready().checks == {"database": "ok", "shutdown": "ok", "signals": "ok"}
+
+
+@pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_goes_on_elsewhere(postgres: PostgresServer, tmp_path: Path, connect: Connect, sig: int) -> None:
+    with running_cluster(postgres.migrated(), tmp_path) as cluster:
+        client = connect(cluster.relay.endpoint)
+        with ThreadPoolExecutor(6) as pool:
+            streams = [stream_of(client, "[[words 60]] [[delay 15]]") for _ in range(6)]
+            futures = [pool.submit(drain, *one) for one in streams]
+            while not all(one.events for one, _ in streams):
+                time.sleep(0.01)
+            stopped = time.monotonic()
+            cluster.servers[0].stop(sig)
+            for future in futures:
+                future.result(60)
+            if sig == signal.SIGTERM:  # handed over, not waited for until the lease was over
+                assert time.monotonic() - stopped < 3.0
+        for one, _ in streams:
+            check(client, one)
+
+
+def test_a_paused_process_cannot_write_when_it_wakes(
+    postgres: PostgresServer, tmp_path: Path, connect: Connect
+) -> None:
+    with running_cluster(postgres.migrated(), tmp_path) as cluster:
+        first, second = (connect(endpoint(server)) for server in cluster.servers)
+        _, stream = stream_of(first, "[[words 100]] [[delay 20]]")
+        assert next(event for event in stream if isinstance(event, TextDelta))
+        cluster.servers[0].send(signal.SIGSTOP)
+        seen = Seen(100, tool=False)
+        drain(seen, second.runs.stream(stream.run_id or "", verbose=True))
+        cluster.servers[0].send(signal.SIGCONT)
+        check(second, seen)
+        assert list(stream)[-1].seq == seen.events[-1].seq
+        check(second, seen)  # and nothing was added to the log
+
+
+def test_a_database_that_restarts_costs_nothing(tmp_path: Path, connect: Connect) -> None:
+    from tests.postgres import running_postgres
+
+    with running_postgres() as own, running_cluster(own.migrated(), tmp_path, servers=1) as cluster:
+        client = connect(endpoint(cluster.servers[0]))
+        seen, stream = stream_of(client, "[[words 60]] [[delay 15]]")
+        seen.events.append(next(iter(stream)))
+        own.stop()
+        own.start()
+        drain(seen, stream)
+        check(client, seen)
+        own.stop()
+        with pytest.raises(UnavailableError), AgentFlow(endpoint=client.endpoint, max_retries=0) as once:
+            once.system.ready()
+        assert client.system.health().status == "ok"
+        own.start()
+        assert client.system.ready().status == "ok"
