@@ -183,8 +183,9 @@ def test_two_calls_wait_side_by_side(client: AgentFlow, agent: str) -> None:
     assert len(results) == 2
     assert sum("error" in result for result in results) == 1
     assert of(events, FinalResponse).text == "done"
-    stats = client.approvals.stats(tool="pay")[0]
-    assert stats.total >= 2
+    tool = client.agents.tools.retrieve(agent, "pay")
+    stats = client.approvals.stats(tool=tool.id)[0]
+    assert (stats.total, stats.approved, stats.denied) == (2, 1, 1)
     assert stats.mean_seconds_to_decision is not None
 
 
