@@ -6,7 +6,7 @@ STAMP := $(VENV)/.stamp
 PACKAGES := packages/agentflow packages/agentflow-server
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo check test test-all test-chaos test-security bench format sync docs lock wheels clean
+.PHONY: help setup demo check test test-all test-chaos chaos test-security bench format sync docs lock wheels clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -42,8 +42,11 @@ test: setup ## everything CI runs
 test-all: setup ## the long tests too
 	$(BIN)/python -m pytest --database both
 
-test-chaos: setup ## kill the server at seeded points, check that nothing is lost
-	$(BIN)/python -m pytest tests/crash
+test-chaos: setup ## kill, pause and cut, one process and many; check that nothing is lost
+	$(BIN)/python -m pytest tests/crash -m "not long"
+
+chaos: setup ## the same for longer, with more seeds
+	$(BIN)/python -m pytest tests/crash -s
 
 test-security: setup ## what must be refused
 	$(BIN)/python -m pytest tests/security

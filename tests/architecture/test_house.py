@@ -19,6 +19,8 @@ ROOMS = {
     "models", "system", "usage", "runs",
 }  # fmt: skip
 BUILT = {
+    "batches",
+    "completions",
     "agents",
     "approvals",
     "background",
@@ -36,7 +38,7 @@ BUILT = {
 }
 SHARED = {"base", "downloads", "pages", "streams"}
 CLI_ONLY = {
-    "chat", "completion", "login", "main", "output", "profiles", "streaming", "version",
+    "chat", "completion", "items", "login", "main", "output", "profiles", "streaming", "version",
 }  # fmt: skip
 BROAD = {
     "packages/agentflow/src/agentflow/cli/main.py",

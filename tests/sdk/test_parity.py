@@ -8,6 +8,8 @@ from agentflow import _sync, events, resources
 from agentflow.client import AgentFlow, AsyncAgentFlow
 
 ROOMS = [
+    "batches",
+    "completions",
     "agents",
     "approvals",
     "background",

@@ -1,16 +1,22 @@
 """Memory through the SDK: compare-and-set, limits, recall, what runs are given of it, what models may do with it."""
 
+import asyncio
+import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from agentflow import AgentFlow, MemoryPolicy, RunOptions
+from agentflow.cli.main import root
 from agentflow.errors import ConflictError, NotFoundError, ValidationError
-from agentflow_server.gateway.messages import SystemMessage, TextPart, UserMessage
+from agentflow_server.gateway.messages import ModelRequest, SystemMessage, TextPart, UserMessage
+from agentflow_server.gateway.stream import Chunk
+from agentflow_server.kit.clock import ManualClock
 from agentflow_server.testing import LocalServer, Reply, ScriptedModel, local_server
+from click.testing import CliRunner
 
 NOTES = [
     "Works as a product manager at Lumen Robotics in Porto.",
@@ -321,3 +327,237 @@ def test_models_recall_and_edit(own: AgentFlow, model: ScriptedModel) -> None:
 def test_main_agent_has_the_tools(own: AgentFlow) -> None:
     config = own.agents.get_config(own.agents.by_name("MainAgent").id)
     assert {"recall_memory", "update_memory"} <= set(config.tools)
+
+
+def edits(*wanted: dict[str, Any]) -> Reply:
+    whole = [{"block": "core", "scope": "user", "old_entry": None, **edit} for edit in wanted]
+    return Reply(json.dumps({"edits": whole}))
+
+
+def purposes(model: ScriptedModel) -> list[str]:
+    return [request.attribution.purpose for request in model.requests if request.attribution]
+
+
+@pytest.fixture
+def sleepy(model: ScriptedModel) -> Iterator[AgentFlow]:
+    """A backend where a conversation has settled as soon as its run has ended."""
+    with local_server(providers={"test": model}, memory_idle_seconds=0.0) as server, server.client() as client:
+        yield client
+
+
+def test_a_settled_conversation_is_kept_in_memory(sleepy: AgentFlow, model: ScriptedModel) -> None:
+    agent_id = agent_with(sleepy)
+    sleepy.memory.update("core", "Likes tea.\nOwns a bicycle.")
+    model.replies = [
+        "Noted.",
+        edits(
+            {"action": "replace", "old_entry": "Likes tea.", "entry": "Likes coffee since May 2025."},
+            {"action": "remove", "entry": "Owns a bicycle."},
+            {"action": "add", "entry": "Met Ada in Graz.", "block": "archival"},
+            {"action": "add", "entry": "Wants short reports.", "scope": "agent"},
+            {"action": "remove", "entry": "never there"},
+        ),
+    ]
+    sleepy.agents.run(agent_id=agent_id, message="I prefer coffee now, and my bicycle is gone.")
+    eventually(lambda: "coffee" in sleepy.memory.get("core").content)
+    assert sleepy.memory.get("core").content == "Likes coffee since May 2025."
+    assert sleepy.memory.get("archival").content == "Met Ada in Graz."
+    assert sleepy.memory.get("core", agent_id=agent_id).content == "Wants short reports."
+    assert purposes(model) == ["answer", "memory"]
+    asked = model.requests[1].messages[-1]
+    assert isinstance(asked, UserMessage)
+    known, said = texts(asked)
+    assert "Likes tea." in known
+    assert said == "User: I prefer coffee now, and my bicycle is gone.\nAssistant: Noted."
+
+
+def test_only_what_is_new_is_consolidated(sleepy: AgentFlow, model: ScriptedModel) -> None:
+    agent_id = agent_with(sleepy)
+    model.replies = ["One.", edits(), "Two.", edits({"action": "add", "entry": "Done."})]
+    conversation = sleepy.conversations.create(agent_id=agent_id)
+    conversation.send("first")
+    eventually(lambda: len(model.requests) == 2)
+    conversation.send("second")
+    eventually(lambda: sleepy.memory.list().total)
+    asked = model.requests[3].messages[-1]
+    assert isinstance(asked, UserMessage)
+    assert texts(asked)[-1] == "User: second\nAssistant: Two."
+
+
+class Meddler(ScriptedModel):
+    """Changes memory while it thinks about it, the first `times` times."""
+
+    client: AgentFlow
+    times = 2
+
+    def stream(self, request: ModelRequest, model: str) -> AsyncGenerator[Chunk, None]:
+        speaking = super().stream(request, model)
+        if request.output_name != "memory_edits" or self.times == 0:
+            return speaking
+        self.times -= 1
+
+        async def meddle() -> AsyncGenerator[Chunk, None]:
+            def edit() -> None:
+                block = self.client.memory.get("core")
+                content = f"{block.content}\nEdit {self.times}."
+                self.client.memory.update("core", content, expected_updated_at=block.updated_at)
+
+            await asyncio.to_thread(edit)
+            async for chunk in speaking:
+                yield chunk
+
+        return meddle()
+
+
+def test_consolidation_never_overwrites_a_newer_edit() -> None:
+    model = Meddler(["Noted.", *(edits({"action": "add", "entry": f"Try {n}."}) for n in range(3))])
+    with local_server(providers={"test": model}, memory_idle_seconds=0.0) as server, server.client() as client:
+        model.client = client
+        client.memory.update("core", "Start.")
+        client.agents.run(agent_id=agent_with(client), message="hello")
+        eventually(lambda: "Try" in client.memory.get("core").content)
+        assert client.memory.get("core").content.splitlines() == ["Start.", "Edit 1.", "Edit 0.", "Try 2."]
+        last = model.requests[-1].messages[-1]
+        assert isinstance(last, UserMessage)
+        assert "Edit 0." in texts(last)[0]
+
+
+def test_what_does_not_fit_into_core_goes_to_the_archive(sleepy: AgentFlow, model: ScriptedModel) -> None:
+    full = "\n".join(f"Fact {number}." for number in range(20))
+    sleepy.memory.update("core", full)
+    model.replies = ["Noted.", edits({"action": "add", "entry": "One more."})]
+    sleepy.agents.run(agent_id=agent_with(sleepy), message="hello")
+    eventually(lambda: sleepy.memory.list().total == 2)
+    assert sleepy.memory.get("core").content == full
+    assert sleepy.memory.get("archival").content == "One more."
+
+
+def test_consolidation_can_be_switched_off(sleepy: AgentFlow, model: ScriptedModel) -> None:
+    quiet = sleepy.agents.create(name="Quiet", llm_config={"model": "test/x"}, memory={"consolidation": False})
+    assert sleepy.agents.get_config(quiet.id).memory == {"consolidation": False}
+    other = agent_with(sleepy)
+    model.replies = ["One.", "Two.", edits({"action": "add", "entry": "Done."})]
+    sleepy.agents.run(agent_id=quiet.id, message="first")
+    sleepy.agents.run(agent_id=other, message="second")
+    eventually(lambda: sleepy.memory.list().total)
+    assert purposes(model) == ["answer", "answer", "memory"]
+    with local_server(providers={"test": model}, memory_consolidation=False, memory_idle_seconds=0.0) as server:
+        with server.client() as client:
+            model.requests.clear()
+            client.agents.run(agent_id=agent_with(client), message="hello")
+            client.agents.run(agent_id=client.agents.by_name("Keeper").id, message="hello")
+            assert purposes(model) == ["answer", "answer"]
+
+
+def test_a_failing_model_is_asked_again_later(model: ScriptedModel) -> None:
+    clock = ManualClock()
+    with local_server(providers={"test": model}, memory_idle_seconds=5.0, clock=clock) as server:
+        with server.client() as client:
+            model.replies = ["Noted.", "this is no JSON", edits({"action": "add", "entry": "Kept."})]
+            client.agents.run(agent_id=agent_with(client), message="hello")
+            clock.advance(6)
+            client.memory.update("archival", "wakes the worker")
+            eventually(lambda: len(model.requests) == 2)
+            assert client.memory.list(scope="all").total == 1
+            clock.advance(61)
+            eventually(lambda: client.memory.list().total == 2, seconds=15)
+            assert client.memory.get("core").content == "Kept."
+
+
+def test_the_scripted_model_keeps_what_it_is_told(sleepy: AgentFlow) -> None:
+    agent_id = sleepy.agents.create(name="Plain", llm_config={"model": "agentflow/scripted"}).id
+    sleepy.agents.run(agent_id=agent_id, message="Please remember that my dog is called Pipo. Thanks!")
+    eventually(lambda: sleepy.memory.list().total)
+    assert sleepy.memory.get("core").content == "My dog is called Pipo."
+
+
+def test_words_alone_where_there_is_no_embedding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentflow_server.retrieval.embedding.PACKAGE", "not_installed")
+    with local_server() as server, server.client() as client:
+        client.memory.update("archival", "\n".join(NOTES))
+        found = client.memory.recall("Who works at Lumen Robotics?")
+        assert (found.mode, found.pending, found[0].content) == ("keyword", 0, NOTES[0])
+        assert client.memory.recall("nourishment") == []
+
+
+def test_export_and_erase_everything(own: AgentFlow) -> None:
+    agent_id = own.agents.by_name("MainAgent").id
+    own.memory.update("core", "Likes tea.")
+    own.memory.update("core", "Mine.", agent_id=agent_id)
+    conversation = own.conversations.create(agent_id=agent_id)
+    conversation.send("[[say hello]]")
+    own.conversations.create(agent_id=agent_id, conversation_id="running")
+    stream = own.agents.stream(agent_id=agent_id, message="[[words 500]] [[delay 20]]", conversation_id="running")
+    next(iter(stream))
+    exported = own.memory.export()
+    assert exported.user_id == "local-dev"
+    assert [block["content"] for block in exported.data["memory"]] == ["Likes tea.", "Mine."]
+    said = {item["id"]: item["messages"] for item in exported.data["conversations"]}
+    assert [message["content"] for message in said[conversation.id]] == ["[[say hello]]", "hello"]
+    assert own.memory.erase().erased == {"memory": 2}
+    assert own.memory.list(scope="all").total == 0
+    assert own.memory.recall("tea") == []
+    assert own.conversations.list().total == 2
+    own.memory.update("core", "Again.")
+    assert own.memory.erase(everything=True).erased == {"memory": 1, "conversations": 2}
+    emptied = own.memory.export().data
+    assert not any(emptied.values())
+
+
+def test_what_was_erased_is_not_remembered_again(model: ScriptedModel) -> None:
+    clock = ManualClock()
+    with local_server(providers={"test": model}, memory_idle_seconds=5.0, clock=clock) as server:
+        with server.client() as client:
+            agent_id = agent_with(client)
+            client.agents.run(agent_id=agent_id, message="my secret", conversation_id="c")
+            client.memory.erase()
+            model.replies = ["Sure.", edits({"action": "add", "entry": "Kept."})]
+            model.requests.clear()
+            client.agents.run(agent_id=agent_id, message="something else", conversation_id="c")
+            clock.advance(6)
+            client.memory.update("archival", "wakes the worker")
+            eventually(lambda: client.memory.list().total == 2)
+            asked = model.requests[-1].messages[-1]
+            assert isinstance(asked, UserMessage)
+            assert texts(asked)[-1] == "User: something else\nAssistant: Sure."
+
+
+def test_another_user_sees_nothing(tmp_path: Any) -> None:
+    with local_server(data=tmp_path, dev_user_id="ada") as server, server.client() as client:
+        client.memory.update("core", "Ada's secret.")
+    with local_server(data=tmp_path, dev_user_id="bob") as server, server.client() as client:
+        assert client.memory.list(scope="all").total == 0
+        assert client.memory.recall("secret") == []
+        with pytest.raises(NotFoundError):
+            client.memory.get("core")
+        client.memory.update("core", "Bob's.")
+        assert client.memory.erase(everything=True).erased["memory"] == 1
+    with local_server(data=tmp_path, dev_tenant_name="other", dev_user_id="ada") as server, server.client() as client:
+        assert client.memory.export().data["memory"] == []
+    with local_server(data=tmp_path, dev_user_id="ada") as server, server.client() as client:
+        assert client.memory.get("core").content == "Ada's secret."
+
+
+def test_the_command(own: AgentFlow, memory_server: LocalServer) -> None:
+    def told(*arguments: str, text: str | None = None) -> Any:
+        command = ["memory", *arguments, "--json", "--endpoint", memory_server.endpoint]
+        result = CliRunner().invoke(root, command, input=text)
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    assert told("update", "core", "Likes tea.")["content"] == "Likes tea."
+    assert told("update", "core", text="Likes coffee.\n")["content"] == "Likes coffee."
+    assert told("update", "archival", "For the agent.", "--agent", "MainAgent")["scope"] == "agent"
+    assert told("get", "core")["content"] == "Likes coffee."
+    assert [block["block_type"] for block in told("list")["blocks"]] == ["core", "archival"]
+    assert told("recall", "coffee", "--limit", "1")["results"][0]["line_number"] == 1
+    assert told("recall", "agent", "--agent", "MainAgent")["results"][0]["content"] == "For the agent."
+    assert told("delete", "core") == {"deleted": "core"}
+    assert len(told("export")["data"]["memory"]) == 1
+    assert told("erase", "--yes") == {"erased": {"memory": 1}}
+    stale = CliRunner().invoke(
+        root,
+        ["memory", "update", "core", "x", "--expected-updated-at", "2020-01-01T00:00:00Z",
+         "--endpoint", memory_server.endpoint],
+    )  # fmt: skip
+    assert isinstance(stale.exception, ConflictError)

@@ -33,8 +33,15 @@ from agentflow_server.resources.background import follow as background_follow
 from agentflow_server.resources.background import routes as background_routes
 from agentflow_server.resources.background.service import BackgroundService
 from agentflow_server.resources.background.tool import BackgroundWork
+from agentflow_server.resources.batches import routes as batches_routes
+from agentflow_server.resources.batches.importer import Importer
+from agentflow_server.resources.batches.runner import BatchRunner
+from agentflow_server.resources.batches.service import BatchesService
+from agentflow_server.resources.batches.webhooks import Webhooks
 from agentflow_server.resources.cancellations import routes as cancellations_routes
 from agentflow_server.resources.cancellations.service import CancellationsService
+from agentflow_server.resources.completions import routes as completions_routes
+from agentflow_server.resources.completions.service import CompletionsService
 from agentflow_server.resources.conversations import follow as conversations_follow
 from agentflow_server.resources.conversations import routes as conversations_routes
 from agentflow_server.resources.conversations.service import ConversationsService
@@ -85,6 +92,7 @@ from agentflow_server.runtime.planning import Planning
 from agentflow_server.runtime.runner import KIND, QUEUE, Runner
 from agentflow_server.runtime.tools import Resolvers
 from agentflow_server.storage import Database
+from agentflow_server.storage.blobs import FolderBlobs
 
 
 @dataclass(slots=True)
@@ -155,6 +163,7 @@ def create_server(
     core = _Core(settings, engine, runner, control, tail, resolvers, contributors, conversations)
     delegation = _delegation(core, subagents)
     runs = RunsService(db, clock, settings, tail, worker, runner, agents, tools, subagents)
+    completions = CompletionsService(settings, gateway)
     system = SystemService(settings, db, gateway, ground.signals)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
 
@@ -171,6 +180,8 @@ def create_server(
         tools_routes.router(tools, McpServersService(db, clock, maker)),
         approvals_routes.router(approvals),
         questions_routes.router(questions),
+        completions_routes.router(completions),
+        _batches(settings, ground, secrets, completions),
     )
     parts = _Parts(settings, ground, gateway, maker, system, streams)
     return _served(parts, _identity(settings, db, clock, agents.admit), rooms)
@@ -226,7 +237,8 @@ def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Se
     app.state.identity = identity
     _include(app, *rooms)
     app.include_router(system_routes.router(parts.system))
-    server = Server(Doorman(app, parts.settings.max_body_bytes), app, begin_shutdown, close_unused)
+    uploads = (batches_routes.UPLOADS,)
+    server = Server(Doorman(app, parts.settings.max_body_bytes, uploads), app, begin_shutdown, close_unused)
     return server
 
 
@@ -257,6 +269,19 @@ def _model_rooms(
     gateway = Gateway(gateway_settings, providers, policy=policy, meter=meter)
     models = ModelsService(db, clock, gateway, policy, secrets, allow_private=private)
     return gateway, models, UsageService(db, clock, budgets)
+
+
+def _batches(settings: Settings, ground: Ground, secrets: Secrets, completions: CompletionsService) -> APIRouter:
+    """The batches room, with the jobs it brings."""
+    db, clock, worker = ground.db, ground.clock, ground.worker
+    blobs = FolderBlobs(settings.data / "batch-files")
+    webhooks = Webhooks(db, clock, worker, secrets, allow_private=settings.allow_private_addresses)
+    runner = BatchRunner(db, clock, settings, worker, completions, webhooks)
+    importer = Importer(db, clock, settings, worker, blobs, runner)
+    for part in (webhooks, runner, importer):
+        part.register()
+    service = BatchesService(db, clock, settings, worker, blobs, completions, runner, webhooks)
+    return batches_routes.router(service, blobs, settings.batch_max_file_bytes)
 
 
 def _followers(clock: Clock, settings: Settings) -> tuple[Follower, ...]:

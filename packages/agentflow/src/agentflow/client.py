@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from agentflow._sync.agents import Agents
     from agentflow._sync.approvals import Approvals
     from agentflow._sync.background import Background
+    from agentflow._sync.batches import Batches
     from agentflow._sync.cancellations import Cancellations
+    from agentflow._sync.completions import Completions
     from agentflow._sync.conversations import Conversations
     from agentflow._sync.memory import Memory
     from agentflow._sync.models import Models
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
     from agentflow.resources.agents import AsyncAgents
     from agentflow.resources.approvals import AsyncApprovals
     from agentflow.resources.background import AsyncBackground
+    from agentflow.resources.batches import AsyncBatches
     from agentflow.resources.cancellations import AsyncCancellations
+    from agentflow.resources.completions import AsyncCompletions
     from agentflow.resources.conversations import AsyncConversations
     from agentflow.resources.memory import AsyncMemory
     from agentflow.resources.models import AsyncModels
@@ -248,6 +252,20 @@ class AsyncAgentFlow(_Client):
         return AsyncUsage(self._transport)
 
     @cached_property
+    def completions(self) -> "AsyncCompletions":
+        """The same question asked of many items."""
+        from agentflow.resources.completions import AsyncCompletions
+
+        return AsyncCompletions(self._transport)
+
+    @cached_property
+    def batches(self) -> "AsyncBatches":
+        """The same in the background, for very many items."""
+        from agentflow.resources.batches import AsyncBatches
+
+        return AsyncBatches(self._transport)
+
+    @cached_property
     def system(self) -> "AsyncSystem":
         """The server itself."""
         from agentflow.resources.system import AsyncSystem
@@ -373,6 +391,20 @@ class AgentFlow(_Client):
         from agentflow._sync.usage import Usage
 
         return Usage(self._transport)
+
+    @cached_property
+    def completions(self) -> "Completions":
+        """The same question asked of many items."""
+        from agentflow._sync.completions import Completions
+
+        return Completions(self._transport)
+
+    @cached_property
+    def batches(self) -> "Batches":
+        """The same in the background, for very many items."""
+        from agentflow._sync.batches import Batches
+
+        return Batches(self._transport)
 
     @cached_property
     def system(self) -> "System":

@@ -139,6 +139,26 @@ class Settings(BaseModel):
         default=None, ge=0, description="AGENTFLOW_USER_MONTHLY_BUDGET: the same for each user"
     )
 
+    completion_max_items: int = Field(
+        default=50, gt=0, description="AGENTFLOW_COMPLETION_MAX_ITEMS: items of one request that is answered at once"
+    )
+    completion_concurrency: int = Field(
+        default=16, gt=0, description="AGENTFLOW_COMPLETION_CONCURRENCY: items of such a request under way at a time"
+    )
+    batch_max_items: int = Field(default=1_000_000, gt=0, description="AGENTFLOW_BATCH_MAX_ITEMS: items of a batch")
+    batch_max_file_bytes: int = Field(
+        default=100 * 1024 * 1024, gt=0, description="AGENTFLOW_BATCH_MAX_FILE_BYTES: largest file of items"
+    )
+    batch_concurrency: int = Field(
+        default=256, gt=0, description="AGENTFLOW_BATCH_CONCURRENCY: batch items of one process under way at a time"
+    )
+    batch_tenant_concurrency: int = Field(
+        default=64, gt=0, description="AGENTFLOW_BATCH_TENANT_CONCURRENCY: batch items of a tenant under way at a time"
+    )
+    batch_item_retries: int = Field(
+        default=5, ge=0, description="AGENTFLOW_BATCH_ITEM_RETRIES: further attempts where a provider is busy"
+    )
+
     max_body_bytes: int = Field(
         default=4 * 1024 * 1024, gt=0, description="AGENTFLOW_MAX_BODY_BYTES: largest JSON request"
     )

@@ -114,8 +114,7 @@ class EntryIndex:
     @property
     def nbytes(self) -> int:
         """About how much memory it takes."""
-        words = sum(len(slots) * 5 for slots, _ in self._postings.values())
-        return self._vectors.nbytes + words + len(self._postings) * 300 + self._size * 250
+        return self._vectors.nbytes + len(self._postings) * 300 + self._size * 400
 
     def replace(self, source: str, lines: Sequence[str]) -> None:
         """Set the lines of a source; those that were there before, anywhere in it, keep what is known of them."""
@@ -264,18 +263,20 @@ class EntryIndex:
         sources: Sequence[str] | None = None,
         limit: int = 10,
         min_score: float = 0.0,
+        words: Floats | None = None,
     ) -> list[Hit]:
         """The best entries, the best first.
 
         Args:
             vector: of the question; None ranks by words alone. sources: only these.
+            words: what `words_of` gave for the question, if it was asked before.
             min_score: leave out what scores lower; what has nothing in common with the question is never found.
         """
         chosen = [name for name in (self._slots if sources is None else sources) if name in self._slots]
         if not chosen:
             return []
         slots = np.concatenate([self._slots[name] for name in chosen])
-        words = self._by_words(terms(question))
+        words = self.words_of(question) if words is None else words
         meaning = None if vector is None else self._by_meaning(vector)
         score = words if meaning is None else np.float32(self._share) * words + np.float32(1 - self._share) * meaning
         candidates = score[slots]
@@ -299,14 +300,16 @@ class EntryIndex:
             index -= len(self._slots[name])
         raise IndexError(index)
 
-    def _by_words(self, asked: Sequence[str]) -> Floats:
+    def words_of(self, question: str) -> Floats:
         """For each entry, what share of the question's words it and its neighbours hold, rare words counting more."""
         size = self._size
         total = np.zeros(size, np.float32)
         alive = len(self)
+        if not alive:
+            return total
         norm = self._length_norm()
         reach = 0.0
-        for term, times in Counter(asked).items():
+        for term, times in Counter(terms(question)).items():
             posting = self._postings.get(term)
             slots = np.array(posting[0], np.int32) if posting else np.zeros(0, np.int32)
             counts = np.array(posting[1], np.float32) if posting else np.zeros(0, np.float32)

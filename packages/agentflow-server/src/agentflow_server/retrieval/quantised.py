@@ -71,7 +71,8 @@ class QuantisedVectors:
         apart = np.zeros(size, np.uint16)
         for word, mine in enumerate(signs):
             apart += np.bitwise_count(self._signs[word, :size] ^ mine)
-        near = np.argpartition(apart, _NEAREST)[:_NEAREST]
+        enough = int(np.searchsorted(np.cumsum(np.bincount(apart)), _NEAREST))
+        near = np.flatnonzero(apart <= enough)
         found = self._cosine_of[apart]
         found[near] = (self._values[near].astype(np.float32) @ vector) * self._scales[near]
         return found

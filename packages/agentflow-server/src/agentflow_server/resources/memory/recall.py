@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from agentflow_server.retrieval.entries import EntryIndex, Hit
 
 logger = logging.getLogger(__name__)
-_BATCH = 64
+_BATCH = 256
 _KEPT_BYTES = 512 * 1024 * 1024
 Versions = dict[tuple[str, str], int]
 
@@ -71,12 +71,20 @@ class Indexes:
     ) -> Found:
         """The best entries of the given blocks, (agent, type) each."""
         index = self._get(tenant, user_id)
-        vector = await self._vector_of(question)
         async with index.lock:
             await self._refresh(tenant, user_id, index)
             sources = [source_of(*block) for block in blocks]
+            words, vector = await asyncio.gather(
+                asyncio.to_thread(index.entries.words_of, question), self._vector_of(question)
+            )
             hits = await asyncio.to_thread(
-                index.entries.search, question, vector, sources=sources, limit=limit, min_score=min_score
+                index.entries.search,
+                question,
+                vector,
+                words=words,
+                sources=sources,
+                limit=limit,
+                min_score=min_score,
             )
             pending = 0 if self.embedder is None else index.entries.pending
             return Found(hits, vector is not None, pending, dict(index.versions))

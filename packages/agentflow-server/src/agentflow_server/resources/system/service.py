@@ -20,7 +20,7 @@ _PATIENCE = 3.0
 FEATURES = {
     "agents": True, "conversations": True, "runs": True, "streaming": True, "structured_output": True,
     "cancellations": True, "models": True, "approvals": False, "artifacts": False, "attachments": False,
-    "background": False, "batches": False, "cached_results": False, "completions": False, "knowledge_bases": False,
+    "background": False, "batches": True, "cached_results": False, "completions": True, "knowledge_bases": False,
     "memory": False, "prompt_blocks": True, "questions": False, "subagents": False, "usage": True,
 }  # fmt: skip
 

@@ -51,13 +51,15 @@ class UsageMeter:
         """Set aside what a call may cost; see `Meter.reserve`.
 
         A call that does not fit beside those that are running waits for them for a while. A call that is larger than
-        what is left may be made alone: so a budget is exceeded by one call at most.
+        what is left may be made alone: a budget is exceeded by one call at most. What costs nothing is not held up.
         """
         db = self._db.tenant(attribution.tenant)
         caps = await db.read(lambda tx: budgets.effective(tx, attribution.user_id, self._defaults))
         if all(held.cap is None for held in caps):
             return None
         amount = nano(most())
+        if amount == 0:
+            return None
         loop = asyncio.get_running_loop()
         until = loop.time() + _PATIENCE
         while True:

@@ -142,9 +142,10 @@ def _batches() -> None:
         _text("batch_id"),
         _big("number"),
         _big("first"),
-        _big("count"),
+        _big("size"),
         _text("status"),
         _text("job_id", null=True),
+        _big("failed", default=0),
         sa.Column("items", sa.LargeBinary, nullable=False),
         sa.PrimaryKeyConstraint("tenant", "batch_id", "number"),
     )
