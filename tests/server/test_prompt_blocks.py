@@ -260,7 +260,7 @@ def test_what_fails_or_is_late_is_left_out_with_a_warning(backend: Backend) -> N
     assert "secret" not in str(warnings)
     assert "Catalogue 1" in "".join(backend.system())
     names = [block.name for block in backend.client.agents.context_blocks(agent.id).prompt_blocks]
-    assert names == ["datetime", "catalogue", "broken", "silent", "slow", "weather"]
+    assert names == ["datetime", "catalogue", "user_memory", "broken", "silent", "slow", "weather"]
 
 
 def test_a_block_of_the_user_message_is_said_once_for_a_conversation(backend: Backend) -> None:

@@ -29,6 +29,9 @@ from agentflow_server.resources.agents.service import AgentsService
 from agentflow_server.resources.approvals import follow as approvals_follow
 from agentflow_server.resources.approvals import routes as approvals_routes
 from agentflow_server.resources.approvals.service import ApprovalsService
+from agentflow_server.resources.artifacts import routes as artifacts_routes
+from agentflow_server.resources.artifacts.service import ArtifactsService
+from agentflow_server.resources.artifacts.tool import Artifacts
 from agentflow_server.resources.background import follow as background_follow
 from agentflow_server.resources.background import routes as background_routes
 from agentflow_server.resources.background.service import BackgroundService
@@ -38,6 +41,9 @@ from agentflow_server.resources.batches.importer import Importer
 from agentflow_server.resources.batches.runner import BatchRunner
 from agentflow_server.resources.batches.service import BatchesService
 from agentflow_server.resources.batches.webhooks import Webhooks
+from agentflow_server.resources.cached_results import routes as cached_results_routes
+from agentflow_server.resources.cached_results.service import CachedResultsService
+from agentflow_server.resources.cached_results.tool import CachedResults
 from agentflow_server.resources.cancellations import routes as cancellations_routes
 from agentflow_server.resources.cancellations.service import CancellationsService
 from agentflow_server.resources.completions import routes as completions_routes
@@ -49,7 +55,7 @@ from agentflow_server.resources.memory import follow as memory_follow
 from agentflow_server.resources.memory import routes as memory_routes
 from agentflow_server.resources.memory.consolidation import Consolidation
 from agentflow_server.resources.memory.recall import Indexes
-from agentflow_server.resources.memory.service import Holder, MemoryContributor, MemoryService
+from agentflow_server.resources.memory.service import Holder, MemoryContributor, MemoryService, core_block
 from agentflow_server.resources.memory.tool import memory_tools
 from agentflow_server.resources.models import routes as models_routes
 from agentflow_server.resources.models.policy import TenantPolicy
@@ -146,7 +152,8 @@ def create_server(
     tools = ToolsService(db, clock, maker)
     contributors: list[Contributor] = []
     holders: dict[str, Holder] = {}
-    blocks = PromptBlocksService(db, clock, (*prompt_blocks, *_blocks(definitions)), settings.prompt_block_seconds)
+    written = (core_block(db), *prompt_blocks, *_blocks(definitions))
+    blocks = PromptBlocksService(db, clock, written, settings.prompt_block_seconds)
     contributors.append(PromptBlocksContributor(db, clock, blocks, (*entity_resolvers, *_entities(definitions))))
     agents = AgentsService(db, clock, gateway, tools, blocks, contributors, definitions.agents)
     memory = MemoryService(db, clock, settings, worker, agents, Indexes(db, bundled_embedder()), holders)
@@ -161,7 +168,7 @@ def create_server(
     conversations = holders["conversations"] = ConversationsService(db, clock, tail, control, gateway, agents)
     subagents = SubagentsService(db, clock, agents)
     core = _Core(settings, engine, runner, control, tail, resolvers, contributors, conversations)
-    delegation = _delegation(core, subagents)
+    within = (*_outputs(core), *_delegation(core, subagents))
     runs = RunsService(db, clock, settings, tail, worker, runner, agents, tools, subagents)
     completions = CompletionsService(settings, gateway)
     system = SystemService(settings, db, gateway, ground.signals)
@@ -169,7 +176,7 @@ def create_server(
 
     rooms = (
         agents_routes.router(agents),
-        *delegation,
+        *within,
         runs_routes.router(runs, streams),
         conversations_routes.router(conversations, streams),
         cancellations_routes.router(CancellationsService(db, control)),
@@ -353,6 +360,20 @@ def _blocks(definitions: Definitions) -> list[DynamicBlock]:
 def _entities(definitions: Definitions) -> list[EntityResolver]:
     """The resolvers of references of the user's folder."""
     return [EntityResolver(one.system, one.type, one.resolve) for one in definitions.entity_resolvers.values()]
+
+
+def _outputs(core: _Core) -> list[APIRouter]:
+    """What runs leave behind besides their answers: artifacts, and results too large for the model."""
+    engine = core.engine
+    artifacts = ArtifactsService(engine.db, engine.clock)
+    making = Artifacts(artifacts, engine.clock)
+    cached = CachedResultsService(engine.db, engine.clock, core.settings)
+    cache = CachedResults(cached)
+    core.contributors.append(making)
+    core.resolvers.add(making, cache)
+    core.resolvers.wrap(cache)
+    core.conversations.erase_with(artifacts.erase, cached.erase)
+    return [artifacts_routes.router(artifacts), cached_results_routes.router(cached)]
 
 
 def _include(app: FastAPI, *rooms: APIRouter) -> None:

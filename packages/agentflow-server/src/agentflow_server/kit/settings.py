@@ -176,6 +176,12 @@ class Settings(BaseModel):
         default=1000, gt=0, description="AGENTFLOW_MAX_CONCURRENT_RUNS: runs of one process"
     )
     max_streams: int = Field(default=2000, gt=0, description="AGENTFLOW_MAX_STREAMS: open event streams of one process")
+    cached_result_chars: int = Field(
+        default=16_000, gt=0, description="AGENTFLOW_CACHED_RESULT_CHARS: tool results longer than this are kept apart"
+    )
+    cached_result_seconds: float = Field(
+        default=86_400.0, gt=0, description="AGENTFLOW_CACHED_RESULT_SECONDS: how long they are kept"
+    )
     keep_alive_seconds: float = Field(
         default=15.0, gt=0, description="AGENTFLOW_KEEP_ALIVE_SECONDS: comment line in a stream"
     )

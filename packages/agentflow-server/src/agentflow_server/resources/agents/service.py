@@ -40,7 +40,6 @@ _NOT_BUILT = {
     "retrieval_options": "knowledge bases",
     "enable_query_rewrite": "knowledge bases",
     "skills": "skills",
-    "artifacts": "artifacts",
     "image_detail": "attachments",
 }
 

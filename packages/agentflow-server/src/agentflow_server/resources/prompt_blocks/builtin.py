@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from agentflow.errors import ValidationError
 from agentflow.types.prompt_blocks import BlockScope, Mode, Role
+from agentflow.types.runs import MemoryPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,7 @@ class PromptContext:
 
     Attributes:
         agent_id: None in a preview without an agent. message: what the user wrote. now: aware, in `client_timezone`
-            (UTC without one). session_context: as the request has it.
+            (UTC without one). session_context, memory_policy: as the request has them.
     """
 
     tenant: str
@@ -28,6 +29,7 @@ class PromptContext:
     now: datetime
     client_timezone: str | None = None
     session_context: "str | dict[str, Any] | None" = None
+    memory_policy: MemoryPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)
