@@ -19,6 +19,7 @@ ROOMS = {
     "models", "system", "usage", "runs",
 }  # fmt: skip
 BUILT = {
+    "attachments",
     "batches",
     "completions",
     "agents",

@@ -8,6 +8,7 @@ from agentflow import _sync, events, resources
 from agentflow.client import AgentFlow, AsyncAgentFlow
 
 ROOMS = [
+    "attachments",
     "batches",
     "completions",
     "agents",

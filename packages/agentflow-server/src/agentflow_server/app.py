@@ -21,6 +21,7 @@ from agentflow_server.http.identity import Admit, Identity, current_caller, desc
 from agentflow_server.http.limits import Limits
 from agentflow_server.http.sse import Streams
 from agentflow_server.http.tokens import Tokens
+from agentflow_server.kit import telemetry
 from agentflow_server.kit.clock import Clock
 from agentflow_server.kit.secrets import Secrets, open_secrets
 from agentflow_server.kit.settings import Settings, SettingsError
@@ -32,6 +33,9 @@ from agentflow_server.resources.approvals.service import ApprovalsService
 from agentflow_server.resources.artifacts import routes as artifacts_routes
 from agentflow_server.resources.artifacts.service import ArtifactsService
 from agentflow_server.resources.artifacts.tool import Artifacts
+from agentflow_server.resources.attachments import routes as attachments_routes
+from agentflow_server.resources.attachments.contribute import AttachmentsContributor
+from agentflow_server.resources.attachments.service import AttachmentsService
 from agentflow_server.resources.background import follow as background_follow
 from agentflow_server.resources.background import routes as background_routes
 from agentflow_server.resources.background.service import BackgroundService
@@ -86,6 +90,7 @@ from agentflow_server.resources.usage.budgets import Defaults, nano
 from agentflow_server.resources.usage.meter import UsageMeter
 from agentflow_server.resources.usage.service import UsageService
 from agentflow_server.retrieval.embedding import bundled_embedder
+from agentflow_server.retrieval.parse import Parser
 from agentflow_server.runtime.children import Children
 from agentflow_server.runtime.control import Control
 from agentflow_server.runtime.detached import KIND as DETACHED_KIND
@@ -150,6 +155,7 @@ def create_server(
     questions = QuestionsService(db, clock, worker)
     maker = ToolMaker(db, settings, secrets, definitions=definitions, approve=approvals.gate)
     tools = ToolsService(db, clock, maker)
+    parser = Parser()
     contributors: list[Contributor] = []
     holders: dict[str, Holder] = {}
     written = (core_block(db), *prompt_blocks, *_blocks(definitions))
@@ -159,23 +165,30 @@ def create_server(
     memory = MemoryService(db, clock, settings, worker, agents, Indexes(db, bundled_embedder()), holders)
     maker.offer(current_time(clock), AskUser(questions), *memory_tools(memory))
     Consolidation(db, clock, settings, worker, gateway, agents, memory)
+    attachments = holders["attachments"] = AttachmentsService(
+        db, clock, settings, _blobs(settings, "attachments"), parser
+    )
     contributors.append(MemoryContributor(memory))
+    contributors.append(AttachmentsContributor(attachments, settings.max_attachments_per_run))
     resolvers = Resolvers(maker, Planning())
     engine = Engine(db, log, gateway, resolvers, Histories(db), worker, clock, _followers(clock, settings))
+    engine.images = attachments
     runner = Runner(engine)
     worker.register(KIND, runner.handle, queue=QUEUE, concurrency=settings.max_concurrent_runs, concludes=True)
     control = Control(db, worker, clock)
     conversations = holders["conversations"] = ConversationsService(db, clock, tail, control, gateway, agents)
     subagents = SubagentsService(db, clock, agents)
-    core = _Core(settings, engine, runner, control, tail, resolvers, contributors, conversations)
+    core = _Core(settings, engine, runner, control, tail, resolvers, contributors, blocks, conversations)
     within = (*_outputs(core), *_delegation(core, subagents))
     runs = RunsService(db, clock, settings, tail, worker, runner, agents, tools, subagents)
     completions = CompletionsService(settings, gateway)
-    system = SystemService(settings, db, gateway, ground.signals)
+    system = SystemService(settings, db, gateway, ground.signals, clock)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
+    telemetry.streams.set_function(lambda: streams.open)
 
     rooms = (
         agents_routes.router(agents),
+        attachments_routes.router(attachments),
         *within,
         runs_routes.router(runs, streams),
         conversations_routes.router(conversations, streams),
@@ -190,7 +203,7 @@ def create_server(
         completions_routes.router(completions),
         _batches(settings, ground, secrets, completions),
     )
-    parts = _Parts(settings, ground, gateway, maker, system, streams)
+    parts = _Parts(settings, ground, gateway, maker, parser, system, streams)
     return _served(parts, _identity(settings, db, clock, agents.admit), rooms)
 
 
@@ -208,6 +221,7 @@ class _Parts:
     ground: Ground
     gateway: Gateway
     maker: ToolMaker
+    parser: Parser
     system: SystemService
     streams: Streams
 
@@ -236,6 +250,7 @@ def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Se
             await identity.aclose()
             await parts.maker.aclose()
             await parts.gateway.aclose()
+            await parts.parser.aclose()
             await ground.close()
 
     app = FastAPI(title="AgentFlow", version=server_version(), lifespan=lifespan)
@@ -244,7 +259,7 @@ def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Se
     app.state.identity = identity
     _include(app, *rooms)
     app.include_router(system_routes.router(parts.system))
-    uploads = (batches_routes.UPLOADS,)
+    uploads = (attachments_routes.UPLOADS, batches_routes.UPLOADS)
     server = Server(Doorman(app, parts.settings.max_body_bytes, uploads), app, begin_shutdown, close_unused)
     return server
 
@@ -272,7 +287,8 @@ def _model_rooms(
     budgets = Defaults(*(None if cap is None else nano(cap) for cap in caps))
     private = settings.allow_private_addresses
     policy = TenantPolicy(db, secrets, allow_private=private)
-    meter = UsageMeter(db, clock, budgets, expire_after=gateway_settings.call_timeout + 300)
+    expiry = gateway_settings.call_timeout + 300
+    meter = UsageMeter(db, clock, budgets, expire_after=expiry, rate=settings.tenant_model_rate_limit)
     gateway = Gateway(gateway_settings, providers, policy=policy, meter=meter)
     models = ModelsService(db, clock, gateway, policy, secrets, allow_private=private)
     return gateway, models, UsageService(db, clock, budgets)
@@ -314,6 +330,7 @@ class _Core:
     tail: Tail
     resolvers: Resolvers
     contributors: list[Contributor]
+    blocks: PromptBlocksService
     conversations: ConversationsService
 
 
@@ -362,6 +379,11 @@ def _entities(definitions: Definitions) -> list[EntityResolver]:
     return [EntityResolver(one.system, one.type, one.resolve) for one in definitions.entity_resolvers.values()]
 
 
+def _blobs(settings: Settings, room: str) -> FolderBlobs:
+    """The files of a room; each has a folder of its own, because each knows only its own uses of them."""
+    return FolderBlobs(settings.data / "blobs" / room)
+
+
 def _outputs(core: _Core) -> list[APIRouter]:
     """What runs leave behind besides their answers: artifacts, and results too large for the model."""
     engine = core.engine
@@ -370,6 +392,12 @@ def _outputs(core: _Core) -> list[APIRouter]:
     cached = CachedResultsService(engine.db, engine.clock, core.settings)
     cache = CachedResults(cached)
     core.contributors.append(making)
+
+    async def catalogue(context: PromptContext) -> str | None:
+        return await making.catalogue(context.tenant, context.agent)
+
+    told = "The kinds of artifacts the agent may make."
+    core.blocks.add(DynamicBlock("available_artifacts", catalogue, told, tags=("catalogue",), order=40, ttl=0))
     core.resolvers.add(making, cache)
     core.resolvers.wrap(cache)
     core.conversations.erase_with(artifacts.erase, cached.erase)

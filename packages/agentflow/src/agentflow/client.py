@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from agentflow._sync.agents import Agents
     from agentflow._sync.approvals import Approvals
     from agentflow._sync.artifacts import Artifacts
+    from agentflow._sync.attachments import Attachments
     from agentflow._sync.background import Background
     from agentflow._sync.batches import Batches
     from agentflow._sync.cached_results import CachedResults
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from agentflow.resources.agents import AsyncAgents
     from agentflow.resources.approvals import AsyncApprovals
     from agentflow.resources.artifacts import AsyncArtifacts
+    from agentflow.resources.attachments import AsyncAttachments
     from agentflow.resources.background import AsyncBackground
     from agentflow.resources.batches import AsyncBatches
     from agentflow.resources.cached_results import AsyncCachedResults
@@ -256,6 +258,13 @@ class AsyncAgentFlow(_Client):
         return AsyncModels(self._transport)
 
     @cached_property
+    def attachments(self) -> "AsyncAttachments":
+        """Files that runs can be given."""
+        from agentflow.resources.attachments import AsyncAttachments
+
+        return AsyncAttachments(self._transport)
+
+    @cached_property
     def prompt_blocks(self) -> "AsyncPromptBlocks":
         """Named pieces of what a model is told."""
         from agentflow.resources.prompt_blocks import AsyncPromptBlocks
@@ -409,6 +418,13 @@ class AgentFlow(_Client):
         from agentflow._sync.models import Models
 
         return Models(self._transport)
+
+    @cached_property
+    def attachments(self) -> "Attachments":
+        """Files that runs can be given."""
+        from agentflow._sync.attachments import Attachments
+
+        return Attachments(self._transport)
 
     @cached_property
     def prompt_blocks(self) -> "PromptBlocks":

@@ -139,6 +139,12 @@ class Settings(BaseModel):
         default=None, ge=0, description="AGENTFLOW_USER_MONTHLY_BUDGET: the same for each user"
     )
 
+    tenant_model_rate_limit: int = Field(
+        default=0,
+        ge=0,
+        le=60_000_000,
+        description="AGENTFLOW_TENANT_MODEL_RATE_LIMIT: model calls a minute of a tenant; 0: no limit",
+    )
     completion_max_items: int = Field(
         default=50, gt=0, description="AGENTFLOW_COMPLETION_MAX_ITEMS: items of one request that is answered at once"
     )
@@ -167,6 +173,25 @@ class Settings(BaseModel):
         gt=0,
         description="AGENTFLOW_MAX_MESSAGE_CHARS: longest chat message",
     )
+    max_attachment_bytes: int = Field(
+        default=25 * 1024 * 1024, gt=0, description="AGENTFLOW_MAX_ATTACHMENT_BYTES: largest uploaded attachment"
+    )
+    max_attachments_per_run: int = Field(
+        default=10, ge=1, le=100, description="AGENTFLOW_MAX_ATTACHMENTS_PER_RUN: files one run may be given"
+    )
+    attachment_types: str = Field(
+        default="image/*,text/*,application/*,message/*",
+        min_length=1,
+        description="AGENTFLOW_ATTACHMENT_TYPES: media types that are taken, with `*`, separated by commas",
+    )
+    attachment_text_chars: int = Field(
+        default=100_000,
+        gt=0,
+        description="AGENTFLOW_ATTACHMENT_TEXT_CHARS: how much of a document's text a run is given",
+    )
+    max_image_pixels: int = Field(
+        default=50_000_000, gt=0, description="AGENTFLOW_MAX_IMAGE_PIXELS: width times height of an attached image"
+    )
     prompt_block_seconds: float = Field(
         default=2.0,
         gt=0,
@@ -184,6 +209,10 @@ class Settings(BaseModel):
     )
     keep_alive_seconds: float = Field(
         default=15.0, gt=0, description="AGENTFLOW_KEEP_ALIVE_SECONDS: comment line in a stream"
+    )
+    metrics_token: SecretStr | None = Field(
+        default=None,
+        description="AGENTFLOW_METRICS_TOKEN: what `/metrics` asks for; without one it serves this machine only",
     )
     run_jobs: bool = Field(
         default=True, description="AGENTFLOW_RUN_JOBS: whether `serve` runs jobs too, or leaves them to `worker`"

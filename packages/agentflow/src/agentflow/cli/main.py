@@ -14,6 +14,7 @@ COMMANDS = {
     "agents": ("agentflow.cli.agents:agents", "List, show, change and run agents."),
     "approvals": ("agentflow.cli.approvals:approvals", "Decide on tool calls that wait for it."),
     "artifacts": ("agentflow.cli.artifacts:artifacts", "Look at what agents have made, and act on it."),
+    "attachments": ("agentflow.cli.attachments:attachments", "Upload and download files that runs can be given."),
     "background": ("agentflow.cli.background:background", "Look after work that no run waits for."),
     "cached_results": (
         "agentflow.cli.cached_results:cached_results",

@@ -13,6 +13,7 @@ from agentflow_server.definitions import AgentDefinition
 from agentflow_server.gateway import Gateway
 from agentflow_server.gateway.messages import TextPart, UserMessage, tagged
 from agentflow_server.http.identity import Caller
+from agentflow_server.kit import telemetry
 from agentflow_server.kit.clock import Clock, to_datetime
 from agentflow_server.kit.ids import new_id
 from agentflow_server.resources.agents import store
@@ -35,12 +36,10 @@ _MAIN = {
 }
 _SAMPLING = ("temperature", "max_tokens", "top_p", "frequency_penalty", "presence_penalty", "reasoning_effort")
 _NOT_BUILT = {
-    "attachment_ids": "attachments",
     "knowledge_bases": "knowledge bases",
     "retrieval_options": "knowledge bases",
     "enable_query_rewrite": "knowledge bases",
     "skills": "skills",
-    "image_detail": "attachments",
 }
 
 
@@ -282,6 +281,7 @@ class AgentsService:
         mine = await self._db.tenant(caller.tenant).read(lambda tx: self._tools.references(tx, record.id))
         own = _selected(record, request, mine)
         return Plan(
+            trace=telemetry.carrier(),
             agent_id=record.id,
             agent_name=record.name,
             model=model,

@@ -34,7 +34,7 @@ class Artifacts:
         self._clock = clock
 
     async def contribute(self, ask: PlanAsk) -> Contribution:
-        """For agents with `artifact_types`: the catalogue, the conversation's artifacts, what people did, the tools.
+        """For agents with `artifact_types`: the conversation's artifacts, what people did, the tools.
         For every agent: the artifacts the request selects.
         """
         types = await self._usable(ask.tenant, ask.agent.get("artifact_types") or ())
@@ -49,7 +49,6 @@ class Artifacts:
         refs = [ToolRef(kind=KIND, name=CREATE, config={"types": list(types)})] if types else []
         summaries = [self._line(record, known.get(record.type)) for record in found]
         return Contribution(
-            system=(_catalogue(types),) if types else (),
             context=(
                 *(("Artifacts of this conversation:\n" + "\n".join(summaries),) if summaries else ()),
                 *selected,
@@ -57,6 +56,11 @@ class Artifacts:
             events=("\n".join(_told(change) for change in changes),) if changes else (),
             tools=(*refs, ToolRef(kind=KIND, name=UPDATE)),
         )
+
+    async def catalogue(self, tenant: str, agent: Mapping[str, Any]) -> str | None:
+        """The types an agent may make, for the prompt block `available_artifacts`."""
+        types = await self._usable(tenant, agent.get("artifact_types") or ())
+        return "\n".join(f"- {name}: {found.description}" for name, found in types.items()) or None
 
     async def _usable(self, tenant: str, names: Any) -> dict[str, ArtifactType]:
         if not names:
@@ -216,11 +220,6 @@ def _described(record: ArtifactRecord) -> dict[str, Any]:
         "state": record.state,
         "version": record.version,
     }
-
-
-def _catalogue(types: dict[str, ArtifactType]) -> str:
-    lines = [f"- {name}: {found.description}" for name, found in types.items()]
-    return "<available_artifacts>\n" + "\n".join(lines) + "\n</available_artifacts>"
 
 
 def _head(record: ArtifactRecord) -> str:

@@ -1,7 +1,7 @@
 """What dynamic blocks and entity resolvers are, and the blocks of the server itself. Used by the service and app.py."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -18,6 +18,7 @@ class PromptContext:
     Attributes:
         agent_id: None in a preview without an agent. message: what the user wrote. now: aware, in `client_timezone`
             (UTC without one). session_context, memory_policy: as the request has them.
+        agent: the agent's stored configuration; empty in a preview without one.
     """
 
     tenant: str
@@ -30,6 +31,7 @@ class PromptContext:
     client_timezone: str | None = None
     session_context: "str | dict[str, Any] | None" = None
     memory_policy: MemoryPolicy | None = None
+    agent: "Mapping[str, Any]" = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True)
