@@ -51,6 +51,8 @@ def convert(text: str, name: str) -> str:
 def _replacement(token: tokenize.TokenInfo) -> str | None:
     if token.type == tokenize.STRING and token.string.startswith('"') and "AsyncPage[" in token.string:
         return token.string.replace("AsyncPage", "Page")
+    if token.type == tokenize.STRING and token.string.startswith('"Async') and token.string[1:-1].isidentifier():
+        return token.string.replace("Async", "")
     if token.type != tokenize.NAME:
         return None
     if token.string in DROPPED:

@@ -12,6 +12,7 @@ ROOMS = [
     "batches",
     "completions",
     "agents",
+    "approvals",
     "artifacts",
     "background",
     "cached_results",
@@ -21,11 +22,12 @@ ROOMS = [
     "memory",
     "models",
     "prompt_blocks",
+    "questions",
     "runs",
     "system",
     "usage",
 ]
-NESTED = ["subagents"]
+NESTED = ["subagents", "tools"]
 
 
 def surface(cls: type) -> dict[str, list[tuple[str, object]]]:

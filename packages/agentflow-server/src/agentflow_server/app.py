@@ -2,13 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.types import ASGIApp
 
+from agentflow_server.definitions import DefinitionError, Definitions, load
 from agentflow_server.eventlog import EventLog, Tail
 from agentflow_server.gateway import Gateway, GatewaySettings
 from agentflow_server.gateway.gateway import Provider
@@ -23,9 +24,12 @@ from agentflow_server.http.tokens import Tokens
 from agentflow_server.kit import telemetry
 from agentflow_server.kit.clock import Clock
 from agentflow_server.kit.secrets import Secrets, open_secrets
-from agentflow_server.kit.settings import Settings
+from agentflow_server.kit.settings import Settings, SettingsError
 from agentflow_server.resources.agents import routes as agents_routes
 from agentflow_server.resources.agents.service import AgentsService
+from agentflow_server.resources.approvals import follow as approvals_follow
+from agentflow_server.resources.approvals import routes as approvals_routes
+from agentflow_server.resources.approvals.service import ApprovalsService
 from agentflow_server.resources.artifacts import routes as artifacts_routes
 from agentflow_server.resources.artifacts.service import ArtifactsService
 from agentflow_server.resources.artifacts.tool import Artifacts
@@ -65,7 +69,7 @@ from agentflow_server.resources.memory import routes as memory_routes
 from agentflow_server.resources.memory.consolidation import Consolidation
 from agentflow_server.resources.memory.recall import Indexes
 from agentflow_server.resources.memory.service import Holder, MemoryContributor, MemoryService, core_block
-from agentflow_server.resources.memory.tool import MemoryTools
+from agentflow_server.resources.memory.tool import memory_tools
 from agentflow_server.resources.models import routes as models_routes
 from agentflow_server.resources.models.policy import TenantPolicy
 from agentflow_server.resources.models.service import ModelsService
@@ -73,6 +77,10 @@ from agentflow_server.resources.prompt_blocks import routes as prompt_blocks_rou
 from agentflow_server.resources.prompt_blocks.builtin import DynamicBlock, EntityResolver, PromptContext
 from agentflow_server.resources.prompt_blocks.contribute import PromptBlocksContributor
 from agentflow_server.resources.prompt_blocks.service import PromptBlocksService
+from agentflow_server.resources.questions import follow as questions_follow
+from agentflow_server.resources.questions import routes as questions_routes
+from agentflow_server.resources.questions.service import QuestionsService
+from agentflow_server.resources.questions.tool import AskUser
 from agentflow_server.resources.runs import routes as runs_routes
 from agentflow_server.resources.runs.service import RunsService
 from agentflow_server.resources.subagents import follow as subagents_follow
@@ -81,6 +89,10 @@ from agentflow_server.resources.subagents.service import SubagentsService
 from agentflow_server.resources.subagents.tool import Delegations
 from agentflow_server.resources.system import routes as system_routes
 from agentflow_server.resources.system.service import SystemService, server_version
+from agentflow_server.resources.tools import routes as tools_routes
+from agentflow_server.resources.tools.builtin import current_time
+from agentflow_server.resources.tools.resolver import ToolMaker
+from agentflow_server.resources.tools.servers import McpServersService
 from agentflow_server.resources.tools.service import ToolsService
 from agentflow_server.resources.usage import routes as usage_routes
 from agentflow_server.resources.usage.budgets import Defaults, nano
@@ -142,28 +154,34 @@ def create_server(
     Raises:
         SettingsError: a setting cannot be used, or the data folder is in use.
     """
+    definitions = _definitions(settings)
     ground = open_ground(settings, clock)
     db, hub, worker, clock = ground.db, ground.hub, ground.worker, ground.clock
     gateway_settings = gateway_settings or GatewaySettings.from_env(os.environ)
     secrets = open_secrets(settings)
     gateway, models, usage = _model_rooms(settings, gateway_settings, providers, db, clock, secrets)
     log, tail = EventLog(db, hub, clock.micros), Tail(db, hub)
-    tools = ToolsService(clock)
+    approvals = ApprovalsService(db, clock, worker)
+    questions = QuestionsService(db, clock, worker)
+    maker = ToolMaker(db, settings, secrets, definitions=definitions, approve=approvals.gate)
+    tools = ToolsService(db, clock, maker)
     parser = Parser()
     contributors: list[Contributor] = []
     holders: dict[str, Holder] = {}
-    blocks = PromptBlocksService(db, clock, (core_block(db), *prompt_blocks), settings.prompt_block_seconds)
-    contributors.append(PromptBlocksContributor(db, clock, blocks, entity_resolvers))
+    written = (core_block(db), *prompt_blocks, *_blocks(definitions))
+    blocks = PromptBlocksService(db, clock, written, settings.prompt_block_seconds)
+    contributors.append(PromptBlocksContributor(db, clock, blocks, (*entity_resolvers, *_entities(definitions))))
     knowledge = _knowledge(settings, ground, gateway, parser)
-    agents = AgentsService(db, clock, gateway, tools, blocks, knowledge, contributors)
+    agents = AgentsService(db, clock, gateway, tools, blocks, knowledge, contributors, definitions.agents)
     memory = MemoryService(db, clock, settings, worker, agents, Indexes(db, bundled_embedder()), holders)
+    maker.offer(current_time(clock), AskUser(questions), *memory_tools(memory))
     Consolidation(db, clock, settings, worker, gateway, agents, memory)
     attachments = holders["attachments"] = AttachmentsService(
         db, clock, settings, _blobs(settings, "attachments"), parser
     )
     contributors += [KnowledgeContributor(knowledge), MemoryContributor(memory)]
     contributors.append(AttachmentsContributor(attachments, settings.max_attachments_per_run))
-    resolvers = Resolvers(tools, Planning(), KnowledgeTools(knowledge), MemoryTools(memory))
+    resolvers = Resolvers(maker, Planning(), KnowledgeTools(knowledge))
     engine = Engine(db, log, gateway, resolvers, Histories(db), worker, clock, _followers(clock, settings))
     engine.images = attachments
     runner = Runner(engine)
@@ -173,7 +191,7 @@ def create_server(
     subagents = SubagentsService(db, clock, agents)
     core = _Core(settings, engine, runner, control, tail, resolvers, contributors, blocks, conversations)
     within = (*_outputs(core), *_delegation(core, subagents))
-    runs = RunsService(db, clock, settings, tail, worker, runner, agents, subagents)
+    runs = RunsService(db, clock, settings, tail, worker, runner, agents, tools, subagents)
     completions = CompletionsService(settings, gateway)
     system = SystemService(settings, db, gateway, ground.signals, clock)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
@@ -192,10 +210,13 @@ def create_server(
         models_routes.router(models),
         prompt_blocks_routes.router(blocks),
         usage_routes.router(usage),
+        tools_routes.router(tools, McpServersService(db, clock, maker)),
+        approvals_routes.router(approvals),
+        questions_routes.router(questions),
         completions_routes.router(completions),
         _batches(settings, ground, secrets, completions, knowledge),
     )
-    parts = _Parts(settings, ground, gateway, parser, system, streams)
+    parts = _Parts(settings, ground, gateway, maker, parser, system, streams)
     return _served(parts, _identity(settings, db, clock, agents.admit), rooms)
 
 
@@ -212,6 +233,7 @@ class _Parts:
     settings: Settings
     ground: Ground
     gateway: Gateway
+    maker: ToolMaker
     parser: Parser
     system: SystemService
     streams: Streams
@@ -239,6 +261,7 @@ def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Se
             begin_shutdown()
             await ground.stop(parts.settings.shutdown_seconds)
             await identity.aclose()
+            await parts.maker.aclose()
             await parts.gateway.aclose()
             await parts.parser.aclose()
             await ground.close()
@@ -264,6 +287,16 @@ def _knowledge(settings: Settings, ground: Ground, gateway: Gateway, parser: Par
     finder = Finder(db, clock, index, embedders, Asking(gateway))
     limit = parser.limits.file_bytes
     return KnowledgeBasesService(db, clock, worker, blobs, index, embedders, intake, finder, max_file_bytes=limit)
+
+
+def _definitions(settings: Settings) -> Definitions:
+    """What the user's folder defines."""
+    if settings.app is None:
+        return Definitions()
+    try:
+        return load(settings.app)
+    except DefinitionError as error:
+        raise SettingsError(f"AGENTFLOW_APP: {error}") from error
 
 
 def _model_rooms(
@@ -313,6 +346,8 @@ def _followers(clock: Clock, settings: Settings) -> tuple[Follower, ...]:
         conversations_follow.follower(clock),
         subagents_follow.follower(clock),
         background_follow.follower(clock),
+        approvals_follow.follower(clock),
+        questions_follow.follower(clock),
         memory_follow.follower(clock, settings),
     )
 
@@ -352,6 +387,29 @@ def _delegation(core: _Core, subagents: SubagentsService) -> list[APIRouter]:
     core.resolvers.wrap(work)
     core.conversations.erase_with(background_follow.erase)
     return [subagents_routes.router(subagents), background_routes.router(background)]
+
+
+def _blocks(definitions: Definitions) -> list[DynamicBlock]:
+    """The prompt blocks of the user's folder."""
+
+    def fixed(body: str | None) -> Callable[[PromptContext], Awaitable[str | None]]:
+        async def block(_: PromptContext) -> str | None:
+            return body
+
+        return block
+
+    return [
+        DynamicBlock(
+            one.name, one.function or fixed(one.body), one.description, one.message, one.mode, one.scope, one.tags,
+            one.order, None if one.ttl is None else int(one.ttl), one.agents,
+        )
+        for one in definitions.prompt_blocks.values()
+    ]  # fmt: skip
+
+
+def _entities(definitions: Definitions) -> list[EntityResolver]:
+    """The resolvers of references of the user's folder."""
+    return [EntityResolver(one.system, one.type, one.resolve) for one in definitions.entity_resolvers.values()]
 
 
 def _blobs(settings: Settings, room: str) -> FolderBlobs:

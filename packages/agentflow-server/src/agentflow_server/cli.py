@@ -24,11 +24,24 @@ def _settings(**overrides: object) -> "Settings":
 @click.option("--host", help="Address to listen on (127.0.0.1).")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on (8001); 0 takes any free one.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="How much to log (info).")
+@click.option("--app", type=click.Path(path_type=Path, file_okay=False, exists=True), help="Folder of your own code.")
+@click.option("--reload", is_flag=True, help="Start again when the folder of --app changes, for development.")
 @click.option("--no-worker", is_flag=True, help="Leave runs and jobs to `agentflow worker` processes.")
-def serve(data: Path | None, host: str | None, port: int | None, log_level: str | None, no_worker: bool) -> None:
+def serve(
+    data: Path | None,
+    host: str | None,
+    port: int | None,
+    log_level: str | None,
+    app: Path | None,
+    reload: bool,
+    no_worker: bool,
+) -> None:
     """Start the AgentFlow backend."""
     run_jobs = False if no_worker else None
-    settings = _settings(data=data, host=host, port=port, log_level=log_level, run_jobs=run_jobs)
+    settings = _settings(data=data, host=host, port=port, log_level=log_level, app=app, run_jobs=run_jobs)
+    if reload:
+        _serve_again_and_again(settings)
+        return
     from agentflow_server.kit.settings import SettingsError
     from agentflow_server.serving import listen, run
 
@@ -39,15 +52,32 @@ def serve(data: Path | None, host: str | None, port: int | None, log_level: str 
         raise click.ClickException(str(error)) from None
 
 
+def _serve_again_and_again(settings: "Settings") -> None:
+    """Run `serve` as a process of its own, which is stopped and started again when the folder changes."""
+    import shlex
+    import sys
+
+    from watchfiles import PythonFilter, run_process
+
+    if settings.app is None:
+        raise click.ClickException("--reload needs a folder to watch: give --app DIR")
+    command = shlex.join([sys.argv[0], *(word for word in sys.argv[1:] if word != "--reload")])
+    run_process(
+        settings.app, target=command, target_type="command", watch_filter=PythonFilter(),
+        callback=lambda changes: click.echo(f"{len(changes)} changed: starting again"),
+    )  # fmt: skip
+
+
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Folder of files, if that is where.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="How much to log (info).")
-def worker(data: Path | None, log_level: str | None) -> None:
+@click.option("--app", type=click.Path(path_type=Path, file_okay=False, exists=True), help="Folder of your own code.")
+def worker(data: Path | None, log_level: str | None, app: Path | None) -> None:
     """Run jobs of a shared database, without serving HTTP.
 
     Needs AGENTFLOW_DATABASE_URL. Stops at SIGTERM or Ctrl-C, when its runs are handed over.
     """
-    settings = _settings(data=data, log_level=log_level)
+    settings = _settings(data=data, log_level=log_level, app=app)
     if settings.database_url is None:
         raise click.ClickException("AGENTFLOW_DATABASE_URL: a worker needs a database that it shares with servers")
     from agentflow_server.kit.settings import SettingsError

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import httpx2
 
     from agentflow._sync.agents import Agents
+    from agentflow._sync.approvals import Approvals
     from agentflow._sync.artifacts import Artifacts
     from agentflow._sync.attachments import Attachments
     from agentflow._sync.background import Background
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
     from agentflow._sync.memory import Memory
     from agentflow._sync.models import Models
     from agentflow._sync.prompt_blocks import PromptBlocks
+    from agentflow._sync.questions import Questions
     from agentflow._sync.runs import Runs
     from agentflow._sync.system import System
     from agentflow._sync.usage import Usage
     from agentflow.resources.agents import AsyncAgents
+    from agentflow.resources.approvals import AsyncApprovals
     from agentflow.resources.artifacts import AsyncArtifacts
     from agentflow.resources.attachments import AsyncAttachments
     from agentflow.resources.background import AsyncBackground
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from agentflow.resources.memory import AsyncMemory
     from agentflow.resources.models import AsyncModels
     from agentflow.resources.prompt_blocks import AsyncPromptBlocks
+    from agentflow.resources.questions import AsyncQuestions
     from agentflow.resources.runs import AsyncRuns
     from agentflow.resources.system import AsyncSystem
     from agentflow.resources.usage import AsyncUsage
@@ -228,6 +232,20 @@ class AsyncAgentFlow(_Client):
         return AsyncCancellations(self._transport)
 
     @cached_property
+    def approvals(self) -> "AsyncApprovals":
+        """Tool calls that wait for a decision."""
+        from agentflow.resources.approvals import AsyncApprovals
+
+        return AsyncApprovals(self._transport)
+
+    @cached_property
+    def questions(self) -> "AsyncQuestions":
+        """Questions that wait for an answer."""
+        from agentflow.resources.questions import AsyncQuestions
+
+        return AsyncQuestions(self._transport)
+
+    @cached_property
     def memory(self) -> "AsyncMemory":
         """What agents keep about the user."""
         from agentflow.resources.memory import AsyncMemory
@@ -381,6 +399,20 @@ class AgentFlow(_Client):
         from agentflow._sync.cancellations import Cancellations
 
         return Cancellations(self._transport)
+
+    @cached_property
+    def approvals(self) -> "Approvals":
+        """Tool calls that wait for a decision."""
+        from agentflow._sync.approvals import Approvals
+
+        return Approvals(self._transport)
+
+    @cached_property
+    def questions(self) -> "Questions":
+        """Questions that wait for an answer."""
+        from agentflow._sync.questions import Questions
+
+        return Questions(self._transport)
 
     @cached_property
     def memory(self) -> "Memory":

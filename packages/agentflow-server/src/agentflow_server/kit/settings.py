@@ -124,6 +124,19 @@ class Settings(BaseModel):
     crawl_pause_seconds: float = Field(
         default=0.5, ge=0, le=60, description="AGENTFLOW_CRAWL_PAUSE_SECONDS: between two requests of a crawl"
     )
+    app: Path | None = Field(
+        default=None, description="AGENTFLOW_APP: folder with tools, agents and the like that are defined in code"
+    )
+    allow_full_python: bool = Field(
+        default=False,
+        description="AGENTFLOW_ALLOW_FULL_PYTHON: let tools with secure_execution=false run in a confined process",
+    )
+    allow_mcp_commands: bool = Field(
+        default=False, description="AGENTFLOW_ALLOW_MCP_COMMANDS: let users attach MCP servers that are commands"
+    )
+    sandbox_concurrency: int = Field(
+        default=4, gt=0, description="AGENTFLOW_SANDBOX_CONCURRENCY: source tools that run at once in one process"
+    )
     tenant_monthly_budget: float | None = Field(
         default=None,
         ge=0,

@@ -19,7 +19,8 @@ from agentflow_server.runtime.emitter import Emitter
 from agentflow_server.runtime.engine import Engine
 from agentflow_server.runtime.history import History
 from agentflow_server.runtime.limits import MAX_PARALLEL_TOOLS, MAX_TOOL_CONTENT
-from agentflow_server.runtime.opening import message_part
+from agentflow_server.runtime.opening import message_part, run_ids
+from agentflow_server.runtime.plan import Notice
 from agentflow_server.runtime.state import RunState
 from agentflow_server.runtime.tools import (
     Suspended,
@@ -38,7 +39,12 @@ _UNITS = uuid.UUID("7c9f5d52-6c55-4f0e-9a56-2f6c1f4f2f10")
 
 
 def unit_id(context: RunContext, tool_call_id: str) -> str:
-    """The id of a tool call in the event tree: the same whenever the call is looked at again."""
+    """The id of a tool call in the event tree: the same whenever the call is looked at again.
+
+    The call of a direct run is the run itself.
+    """
+    if context.plan.direct is not None:
+        return context.run.call_id
     return str(uuid.uuid5(_UNITS, f"{context.run.id}:{tool_call_id}"))
 
 
@@ -84,6 +90,15 @@ class ToolCalls:
                 raise error
         return not waits or not await self._park(waits)
 
+    async def direct(self, item: ToolCall) -> ToolOutcome | None:
+        """Execute the one call of a direct run; None if the run was parked because it waits for somebody."""
+        while True:
+            try:
+                return await self._outcome(item)
+            except Suspended as wait:
+                if await self._park((wait,)):
+                    return None
+
     async def _one(self, item: ToolCall) -> None:
         async with self._slots:
             with telemetry.tool_span(item.name, item.id):
@@ -101,7 +116,7 @@ class ToolCalls:
         try:
             invocation = await tool.gate(self._invocation(item, parse_arguments(tool, item.arguments)))
         except ToolFailedError as error:
-            return ToolOutcome.failure(error.code, str(error))
+            return ToolOutcome.failure(error.code, str(error), error.notices)
         if not begun:
             await self._begin(item, invocation)
         return await contained(call(tool, invocation), tool.spec.name)
@@ -116,27 +131,35 @@ class ToolCalls:
         return ToolInvocation(arguments, unit, item.id, self._context, progress)
 
     async def _begin(self, item: ToolCall, invocation: ToolInvocation) -> None:
-        content = {"name": item.name, "role": "tool", "input": invocation.arguments, "tool_call_id": item.id}
-        await self._emitter.send((self._emitter.draft("start", content, call_id=invocation.call_id),))
+        content: dict[str, Any] = {
+            "name": item.name,
+            "role": "tool",
+            "input": invocation.arguments,
+            "tool_call_id": item.id,
+        }
+        if self._context.plan.direct is not None:
+            content.update(run_ids(self._context))
+        start = self._emitter.draft("start", content, call_id=invocation.call_id)
+        await self._emitter.send((*self._told(invocation.notices, invocation.call_id), start))
         self._state.started_calls.add(item.id)
+
+    def _told(self, notices: Sequence[Notice], unit: str) -> list[Draft]:
+        return [self._emitter.draft(notice.type, notice.content, call_id=unit) for notice in notices]
 
     async def _answer(self, item: ToolCall, outcome: ToolOutcome) -> None:
         message = ToolMessage(
             tool_call_id=item.id, name=item.name, content=_bounded(outcome.content), is_error=outcome.is_error
         )
-        content = {
-            "tool_call_id": item.id,
-            "name": item.name,
-            "role": "tool",
-            "result": outcome.result,
-            "is_error": outcome.is_error,
-            **outcome.metadata,
-        }
+        content = end_content(item, outcome)
         part = message_part(self._context, "tool_response", message, message.content, visible=False)
         part = part._replace(data=message.model_dump_json())
         unit = unit_id(self._context, item.id)
         told = [self._emitter.draft(notice.type, notice.content) for notice in outcome.announce]
-        drafts = (*told, self._emitter.draft("end", content, call_id=unit, part=part))
+        drafts = (
+            *told,
+            *self._told(outcome.notices, unit),
+            self._emitter.draft("end", content, call_id=unit, part=part),
+        )
         try:
             events = await self._emitter.send(drafts, self._bound(outcome.also))
         except ToolFailedError as error:
@@ -169,6 +192,18 @@ class ToolCalls:
 
         await self._emitter.send(drafts, unit)
         return parked
+
+
+def end_content(item: ToolCall, outcome: ToolOutcome) -> dict[str, Any]:
+    """The content of the event a call ends with."""
+    return {
+        "tool_call_id": item.id,
+        "name": item.name,
+        "role": "tool",
+        "result": outcome.result,
+        "is_error": outcome.is_error,
+        **outcome.metadata,
+    }
 
 
 async def contained(work: Coroutine[Any, Any, ToolOutcome], name: str) -> ToolOutcome:

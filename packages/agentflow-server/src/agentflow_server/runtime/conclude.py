@@ -9,9 +9,10 @@ from agentflow.errors import AgentFlowError, APIError
 
 from agentflow_server.eventlog import Draft, mail, runs
 from agentflow_server.eventlog.runs import RunHeader
-from agentflow_server.gateway.messages import AssistantMessage
+from agentflow_server.gateway.messages import AssistantMessage, ToolCall
 from agentflow_server.jobs import ledger
 from agentflow_server.kit import telemetry
+from agentflow_server.runtime.calls import end_content
 from agentflow_server.runtime.context import RunContext
 from agentflow_server.runtime.emitter import Emitter
 from agentflow_server.runtime.engine import Engine
@@ -19,6 +20,7 @@ from agentflow_server.runtime.history import History
 from agentflow_server.runtime.loop import Answer
 from agentflow_server.runtime.opening import message_part
 from agentflow_server.runtime.state import RunState
+from agentflow_server.runtime.tools import ToolOutcome
 from agentflow_server.storage import Tx
 
 
@@ -47,6 +49,16 @@ class Conclusion:
             return False
         history.append(events[len(answer.drafts)], answer.message)
         return True
+
+    async def answered(self, item: ToolCall, outcome: ToolOutcome) -> None:
+        """The call of a direct run has ended."""
+        self._state.tool_calls += 1
+        self._state.background_tasks.extend(outcome.metadata.get("background_tasks", ()))
+        self._state.citations.extend(outcome.metadata.get("citations", ()))
+        reason = "error" if outcome.is_error else "stop"
+        result = {**self._result("", None, reason, self._context.plan.model), **end_content(item, outcome)}
+        told = (self._emitter.draft(notice.type, notice.content) for notice in outcome.notices)
+        await self._end("completed", "done", (*told, self._emitter.draft("end", result)), result)
 
     async def cancelled(self, partial: str) -> None:
         """The run was cancelled; what was streamed until then is kept."""

@@ -152,8 +152,8 @@ def draft(
 ) -> Draft:
     """An event of a run, on its way into the log; a unit below the run (`call_id`) has the run's unit as its parent."""
     run = context.run
-    parent = run.call_id if call_id else context.plan.parent_call_id
     call = call_id or run.call_id
+    parent = context.plan.parent_call_id if call == run.call_id else run.call_id
     body = encode(
         type_,
         call_id=call,

@@ -41,6 +41,15 @@ class Notice(BaseModel):
     content: dict[str, Any]
 
 
+class DirectCall(BaseModel):
+    """The one tool call a direct run is made of, in place of a conversation with a model."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    arguments: dict[str, Any]
+
+
 def handle_of(task_id: str, name: str, kind: str) -> dict[str, Any]:
     """The handle of work that nobody waits for, as it begins: a `sub_agent` or a `tool`."""
     return {"task_id": task_id, "kind": kind, "name": name, "status": "running"}
@@ -57,6 +66,7 @@ class Plan(BaseModel):
         thread: the call id of the child run whose thread this one carries on, if it is not its own.
         background: nobody waits for the run; its end is told by a `background_task` event.
         planning: make a plan before the first answer. reflections: how often a draft may be sent back.
+        direct: the run is this one call, and asks no model.
         notices: events told when the run begins. citations: where hidden context came from; in the run's result.
     """
 
@@ -72,6 +82,7 @@ class Plan(BaseModel):
     tools: tuple[ToolRef, ...] = ()
     max_turns: int = 10
     output: OutputSpec | None = None
+    direct: DirectCall | None = None
     parent_call_id: str | None = None
     depth: int = 0
     thread: str | None = None

@@ -4,25 +4,30 @@ The only place in the runtime that catches everything: whatever happens to a run
 """
 
 import asyncio
+import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from agentflow.errors import AgentFlowError, InternalServerError
 from agentflow.types.prompt_blocks import PromptPreview
 
 from agentflow_server.eventlog import Scope, StoredEvent, runs
 from agentflow_server.eventlog.runs import RunHeader
+from agentflow_server.gateway.messages import ToolCall
 from agentflow_server.jobs import Job, LeaseLostError, NewJob, Settled, ledger
 from agentflow_server.kit import logs, telemetry
+from agentflow_server.runtime.calls import ToolCalls
 from agentflow_server.runtime.conclude import Conclusion
 from agentflow_server.runtime.context import RunContext
 from agentflow_server.runtime.emitter import Emitter
 from agentflow_server.runtime.engine import Engine
+from agentflow_server.runtime.history import History
 from agentflow_server.runtime.loop import Loop
 from agentflow_server.runtime.opening import opening
 from agentflow_server.runtime.plan import Plan
 from agentflow_server.runtime.preview import preview
 from agentflow_server.runtime.state import RunState, load_state
+from agentflow_server.runtime.tools import Tool
 from agentflow_server.storage import Tx
 from agentflow_server.storage.errors import StorageUnavailableError
 
@@ -38,8 +43,12 @@ class Runner:
         self._engine = engine
         self._accepted: dict[str, RunContext] = {}
 
-    def job(self, run: RunHeader, *, started: bool, waits: bool = False) -> NewJob:
-        """The job of a new run: this process' own (`started`), for whoever is free, or one that waits its turn."""
+    def job(self, run: RunHeader, *, started: bool, waits: bool = False, dedupe: str | None = None) -> NewJob:
+        """The job of a new run: this process' own (`started`), for whoever is free, or one that waits its turn.
+
+        Args:
+            dedupe: a key that no other run under way may have.
+        """
         worker = self._engine.worker
         return NewJob(
             tenant=run.tenant,
@@ -51,6 +60,7 @@ class Runner:
             owner=worker.owner if started else None,
             lease_until=worker.lease_until(),
             max_attempts=1_000,
+            dedupe_key=dedupe,
         )
 
     def record_opening(self, tx: Tx, context: RunContext) -> list[StoredEvent]:
@@ -108,8 +118,11 @@ class Runner:
                 await conclusion.cancelled("")
                 return
             await self._begin(context, emitter, state)
-            history = await engine.histories.load(context)
             tools = await engine.resolver.resolve(context)
+            if context.plan.direct is not None:
+                await self._direct(context, emitter, state, conclusion, tools)
+                return
+            history = await engine.histories.load(context)
             loop = Loop(engine, context, emitter, state, history, tools)
             answer = await loop.drive()
             while answer is not None and not await conclusion.completed(answer, history):
@@ -125,6 +138,17 @@ class Runner:
         except Exception:
             logger.exception("run failed", extra={"run": context.run.id, "tenant": context.tenant})
             await conclusion.failed(InternalServerError("the run failed because of an error in the server"))
+
+    async def _direct(
+        self, context: RunContext, emitter: Emitter, state: RunState, conclusion: Conclusion, tools: Mapping[str, Tool]
+    ) -> None:
+        """Drive a run that is one tool call."""
+        direct = context.plan.direct
+        assert direct is not None
+        item = ToolCall(id=context.run.call_id, name=direct.name, arguments=json.dumps(direct.arguments))
+        outcome = await ToolCalls(self._engine, context, emitter, state, History(), tools).direct(item)
+        if outcome is not None:
+            await conclusion.answered(item, outcome)
 
     async def _cancel_requested(self, context: RunContext) -> bool:
         job = context.job

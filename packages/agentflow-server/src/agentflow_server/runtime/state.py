@@ -110,8 +110,10 @@ def _fold(tx: Tx, context: RunContext) -> RunState:
 
 def _apply_own(state: RunState, type_: str, content: dict[str, Any]) -> bool:
     """Fold an event of the run itself; True if the text before it is accounted for."""
-    if type_ == "start":
+    if type_ in ("user", "start"):
         state.begun = True
+        if "tool_call_id" in content:
+            state.started_calls.add(content["tool_call_id"])
     elif type_ == "plan":
         state.planned = True
     elif type_ == "reflection":

@@ -26,6 +26,7 @@ class ToolInvocation:
         call_id: the unit's id in the event tree. tool_call_id: the id the model gave the call.
         idempotency_key: the same for every attempt at this call, also after a restart.
         progress: reports on the way; what is reported becomes `tool_progress` events.
+        notices: events told together with the call's `start` (an approval that was given).
     """
 
     arguments: dict[str, Any]
@@ -33,6 +34,7 @@ class ToolInvocation:
     tool_call_id: str
     context: RunContext
     progress: Callable[[Any], None]
+    notices: tuple[Notice, ...] = ()
 
     @property
     def idempotency_key(self) -> str:
@@ -49,6 +51,7 @@ class ToolOutcome:
         announce: events of the run that are told with the end of the call.
         also: written in the same transaction as the end of the call, so that both happen or neither does. It may raise
             ToolFailedError: then nothing is written, and the model is told.
+        notices: events of the call itself, told before its end (an approval that was denied).
     """
 
     content: str
@@ -57,6 +60,7 @@ class ToolOutcome:
     metadata: dict[str, Any] = field(default_factory=dict[str, Any])
     announce: tuple[Notice, ...] = ()
     also: Callable[[Tx], None] | None = None
+    notices: tuple[Notice, ...] = ()
 
     @classmethod
     def of(cls, result: Any) -> "ToolOutcome":
@@ -65,17 +69,19 @@ class ToolOutcome:
         return cls(content, result)
 
     @classmethod
-    def failure(cls, code: str, message: str) -> "ToolOutcome":
+    def failure(cls, code: str, message: str, notices: tuple[Notice, ...] = ()) -> "ToolOutcome":
         """An outcome that tells the model, and the reader, what went wrong."""
-        return cls(f"Error: {message}", {"error": {"code": code, "message": message}}, is_error=True)
+        error = {"error": {"code": code, "message": message}}
+        return cls(f"Error: {message}", error, is_error=True, notices=notices)
 
 
 class ToolFailedError(Exception):
-    """A tool could not do its work; the model is told `message` and may go on."""
+    """A tool could not do its work; the model is told `message` and may go on. `notices` as of an outcome."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, notices: tuple[Notice, ...] = ()) -> None:
         super().__init__(message)
         self.code = code
+        self.notices = notices
 
 
 class Suspended(Exception):  # noqa: N818 - a control flow, not a failure
@@ -202,4 +208,4 @@ async def call(tool: Tool, invocation: ToolInvocation) -> ToolOutcome:
     except TimeoutError:
         return ToolOutcome.failure("tool_timeout", f"{tool.spec.name} took longer than {tool.timeout:g} s")
     except ToolFailedError as error:
-        return ToolOutcome.failure(error.code, str(error))
+        return ToolOutcome.failure(error.code, str(error), error.notices)

@@ -90,7 +90,7 @@ def _describe(tree: ast.Module, function: _Function) -> Signature:
     spec = function.args
     if spec.posonlyargs or spec.vararg:
         raise SourceError("a tool takes named arguments only: no `/` and no `*args`", function.lineno)
-    summary, documented = _docstring(ast.get_docstring(function) or "")
+    summary, documented = read_docstring(ast.get_docstring(function) or "")
     first_default = len(spec.args) - len(spec.defaults)
     defaults: list[ast.expr | None] = [None] * first_default
     pairs = list(zip(spec.args, defaults + list(spec.defaults), strict=True))
@@ -185,7 +185,7 @@ _SPHINX = re.compile(r"^:param (?:\S+ )?(\w+):\s*(.+)$")
 _GOOGLE = re.compile(r"^(\w+)\s*(?:\([^)]*\))?:\s*(.+)$")
 
 
-def _docstring(text: str) -> tuple[str, dict[str, str]]:
+def read_docstring(text: str) -> tuple[str, dict[str, str]]:
     """The description above the sections, and each documented argument (Google and Sphinx styles)."""
     summary: list[str] = []
     documented: dict[str, str] = {}

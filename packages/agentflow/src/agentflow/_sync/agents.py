@@ -3,7 +3,7 @@
 `client.agents`: agents, and running them."""
 
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentflow.errors import NotFoundError
 from agentflow._sync.knowledge_bases import AgentKnowledgeBases
@@ -25,6 +25,9 @@ from agentflow.types.agents import (
 from agentflow.types.prompt_blocks import PromptBlockPage
 from agentflow.types.runs import RunResult
 
+if TYPE_CHECKING:
+    from agentflow._sync.tools import Tools
+
 
 class Agents:
     """Agents of the tenant."""
@@ -36,6 +39,13 @@ class Agents:
     def knowledge_bases(self) -> AgentKnowledgeBases:
         """The knowledge bases of an agent."""
         return AgentKnowledgeBases(self._transport)
+
+    @cached_property
+    def tools(self) -> "Tools":
+        """Tools of an agent."""
+        from agentflow._sync.tools import Tools
+
+        return Tools(self._transport)
 
     @cached_property
     def subagents(self) -> Subagents:

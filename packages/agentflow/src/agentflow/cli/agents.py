@@ -55,7 +55,7 @@ def _settings(given: dict[str, Any]) -> dict[str, Any]:
 
 def _configurable(command: Any) -> Any:
     for option in (
-        click.option("--tool", "tools", multiple=True, help="A built-in tool the agent may use; may be repeated."),
+        click.option("--tool", "tools", multiple=True, help="A tool the agent may use; may be repeated."),
         click.option("--max-turns", type=click.IntRange(1, 100), help="Most model calls of a run."),
         click.option("--model", help="provider/model"),
         click.option("--system-prompt", help="What the agent is."),

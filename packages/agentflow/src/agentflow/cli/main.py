@@ -12,6 +12,7 @@ import click
 
 COMMANDS = {
     "agents": ("agentflow.cli.agents:agents", "List, show, change and run agents."),
+    "approvals": ("agentflow.cli.approvals:approvals", "Decide on tool calls that wait for it."),
     "artifacts": ("agentflow.cli.artifacts:artifacts", "Look at what agents have made, and act on it."),
     "attachments": ("agentflow.cli.attachments:attachments", "Upload and download files that runs can be given."),
     "background": ("agentflow.cli.background:background", "Look after work that no run waits for."),
@@ -32,9 +33,11 @@ COMMANDS = {
     "models": ("agentflow.cli.models:models", "Show the models, choose one, set policy and keys."),
     "profiles": ("agentflow.cli.profiles:profiles", "List, show, choose and remove profiles."),
     "prompt-blocks": ("agentflow.cli.prompt_blocks:prompt_blocks", "List, show, change and try prompt blocks."),
+    "questions": ("agentflow.cli.questions:questions", "Answer what runs ask their user."),
     "runs": ("agentflow.cli.runs:runs", "Show a run, or follow it."),
     "subagents": ("agentflow.cli.subagents:subagents", "Let agents call other agents."),
     "system": ("agentflow.cli.system:system", "Ask the server how it is."),
+    "tools": ("agentflow.cli.tools:tools", "List, define, run and gate tools."),
     "token": ("agentflow.cli.login:token", "Print an access token for scripts."),
     "usage": ("agentflow.cli.usage:usage", "Show what was used, and what may be used."),
     "version": ("agentflow.cli.version:version", "Print the version."),

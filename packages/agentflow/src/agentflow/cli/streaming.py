@@ -1,14 +1,18 @@
 """Shows a run in a terminal as it happens. Ctrl-C cancels the run; a second one leaves."""
 
 import json
+from collections.abc import Callable
 
 import click
 
 from agentflow._sync.streams import Stream, run_failure
 from agentflow.events import (
+    ApprovalRequired,
+    ApprovalResolved,
     Event,
     FinalResponse,
-    ReasoningDelta,
+    QuestionAnswered,
+    QuestionRequired,
     RunError,
     RunWarning,
     TextDelta,
@@ -18,8 +22,13 @@ from agentflow.events import (
 )
 
 
-def show_stream(stream: Stream, *, as_json: bool) -> FinalResponse | None:
+def show_stream(
+    stream: Stream, *, as_json: bool, answer: Callable[[Event], None] | None = None
+) -> FinalResponse | None:
     """Write a run's events until its last; returns that.
+
+    Args:
+        answer: called with what the run asks a person: approvals and questions.
 
     Raises:
         APIError: the run failed.
@@ -31,6 +40,8 @@ def show_stream(stream: Stream, *, as_json: bool) -> FinalResponse | None:
             try:
                 for event in stream:
                     view.show(event)
+                    if answer is not None and isinstance(event, ApprovalRequired | QuestionRequired):
+                        answer(event)
                 return view.end()
             except KeyboardInterrupt:
                 if cancelled:
@@ -53,16 +64,8 @@ class _View:
         elif isinstance(event, TextDelta):
             click.echo(event.text, nl=False)
             self._column = not event.text.endswith("\n")
-        elif isinstance(event, ToolStarted):
-            self._note(f"→ {event.name} {json.dumps(event.input, ensure_ascii=False)}")
-        elif isinstance(event, ToolFinished):
-            self._note(f"{'✗' if event.is_error else '✓'} {event.name}")
-        elif isinstance(event, TextDiscarded):
-            self._note("The answer begins anew.")
-        elif isinstance(event, RunWarning) and event.message:
-            self._note(event.message)
-        elif isinstance(event, ReasoningDelta):
-            return
+        elif (text := _told(event)) is not None:
+            self._note(text)
 
     def _note(self, text: str) -> None:
         """A line that is not part of the answer, on standard error."""
@@ -81,3 +84,21 @@ class _View:
                 click.echo("The run was cancelled.", err=True)
             return self._last
         return None
+
+
+def _told(event: Event) -> str | None:
+    """What is said of an event that is not part of the answer."""
+    if isinstance(event, ToolStarted):
+        return f"→ {event.name} {json.dumps(event.input, ensure_ascii=False)}"
+    if isinstance(event, ToolFinished):
+        return f"{'✗' if event.is_error else '✓'} {event.name}"
+    if isinstance(event, TextDiscarded):
+        return "The answer begins anew."
+    if isinstance(event, RunWarning):
+        return event.message
+    if isinstance(event, ApprovalRequired):
+        arguments = json.dumps(event.arguments, ensure_ascii=False)
+        return f"? {event.tool_name} {arguments} waits for approval {event.id}"
+    if isinstance(event, QuestionRequired):
+        return f"? the agent asks you: question {event.id}"
+    return event.type.replace("_", " ") if isinstance(event, ApprovalResolved | QuestionAnswered) else None

@@ -1,7 +1,7 @@
 """`client.agents`: agents, and running them."""
 
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentflow.errors import NotFoundError
 from agentflow.resources.knowledge_bases import AsyncAgentKnowledgeBases
@@ -23,6 +23,9 @@ from agentflow.types.agents import (
 from agentflow.types.prompt_blocks import PromptBlockPage
 from agentflow.types.runs import RunResult
 
+if TYPE_CHECKING:
+    from agentflow.resources.tools import AsyncTools
+
 
 class AsyncAgents:
     """Agents of the tenant."""
@@ -34,6 +37,13 @@ class AsyncAgents:
     def knowledge_bases(self) -> AsyncAgentKnowledgeBases:
         """The knowledge bases of an agent."""
         return AsyncAgentKnowledgeBases(self._transport)
+
+    @cached_property
+    def tools(self) -> "AsyncTools":
+        """Tools of an agent."""
+        from agentflow.resources.tools import AsyncTools
+
+        return AsyncTools(self._transport)
 
     @cached_property
     def subagents(self) -> AsyncSubagents:

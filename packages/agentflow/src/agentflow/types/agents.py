@@ -65,7 +65,7 @@ class AgentCreate(AgentSettings):
 
     name: str = Name
     label: str | None = Field(default=None, max_length=200)
-    tools: list[str] | None = Field(default=None, description="Names of built-in tools the agent may use.")
+    tools: list[str] | None = Field(default=None, description="Names or ids of tools the agent may use.")
 
 
 class AgentUpdate(AgentSettings):

@@ -52,7 +52,7 @@ def router(service: AgentsService) -> APIRouter:
     @routes.patch("/agent/{agent_id}")
     async def update(caller: CurrentCaller, agent_id: str, body: AgentUpdate) -> Agent:
         """Change an agent; what is left out stays."""
-        return agent_of(await service.update(caller, agent_id, body))
+        return await service.update(caller, agent_id, body, agent_of)
 
     @routes.delete("/agent/{agent_id}", status_code=204)
     async def delete(caller: CurrentCaller, agent_id: str) -> Response:
@@ -68,7 +68,7 @@ def router(service: AgentsService) -> APIRouter:
     @routes.patch("/agent/{agent_id}/config")
     async def update_config(caller: CurrentCaller, agent_id: str, body: AgentConfigUpdate) -> AgentConfig:
         """Change an agent's configuration; what is left out stays."""
-        return config_of(await service.update(caller, agent_id, body))
+        return await service.update(caller, agent_id, body, config_of)
 
     @routes.get("/agent/{agent_id}/context-blocks")
     async def context_blocks(caller: CurrentCaller, agent_id: str) -> PromptBlockPage:

@@ -1,8 +1,8 @@
 """Agents: what they are configured to be, and how a run of one is frozen into a plan. Called by routes and by runs."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from agentflow.errors import ConflictError, NotAvailableError, NotFoundError, ValidationError
 from agentflow.types.agents import Agent, AgentConfig, AgentCreate, AgentPage, AgentStats, AgentUpdate, Capabilities
@@ -10,6 +10,7 @@ from agentflow.types.knowledge_bases import AssignedKnowledgeBases, SearchReques
 from agentflow.types.prompt_blocks import PromptBlock
 from agentflow.types.runs import ChatRequest
 
+from agentflow_server.definitions import AgentDefinition
 from agentflow_server.gateway import Gateway
 from agentflow_server.gateway.messages import TextPart, UserMessage, tagged
 from agentflow_server.http.identity import Caller
@@ -21,19 +22,19 @@ from agentflow_server.resources.agents.store import AgentRecord
 from agentflow_server.resources.knowledge_bases.service import KnowledgeBasesService
 from agentflow_server.resources.prompt_blocks.service import PromptBlocksService
 from agentflow_server.resources.tools.service import DEFAULT_TOOLS, ToolsService
-from agentflow_server.runtime.plan import Contribution, Contributor, OutputSpec, Plan, PlanAsk
+from agentflow_server.runtime.plan import Contribution, Contributor, OutputSpec, Plan, PlanAsk, ToolRef
 from agentflow_server.runtime.structured import schema_problem
 from agentflow_server.storage import Database, Tx, audit
 from agentflow_server.storage.audit import AuditEntry
 from agentflow_server.storage.idempotency import once
 
+T = TypeVar("T")
 MAIN_AGENT = "MainAgent"
 _MAIN = {
     "label": "Main agent",
     "description": "Receives every request and answers it, or hands it to a specialist.",
     "system_prompt": "You are MainAgent, a helpful assistant. Use your tools when they help. Answer briefly.",
     "is_system_agent": True,
-    "tools": list(DEFAULT_TOOLS),
 }
 _SAMPLING = ("temperature", "max_tokens", "top_p", "frequency_penalty", "presence_penalty", "reasoning_effort")
 _NOT_BUILT = {
@@ -53,6 +54,8 @@ class AgentsService:
         prompt_blocks: PromptBlocksService,
         knowledge: KnowledgeBasesService,
         contributors: Sequence[Contributor] = (),
+        definitions: Mapping[str, AgentDefinition] | None = None,
+        setups: Sequence[Callable[[Tx], None]] = (),
     ) -> None:
         self._db = db
         self._clock = clock
@@ -61,10 +64,15 @@ class AgentsService:
         self._knowledge = knowledge
         self._prompt_blocks = prompt_blocks
         self._contributors = contributors
+        self._definitions = definitions or {}
+        self._setups = setups
         self._known_tenants: set[str] = set()
 
     async def admit(self, caller: Caller, allowed: bool) -> bool:
-        """Whether a tenant is set up. One that is seen for the first time is, if `allowed`: it gets its `MainAgent`."""
+        """Whether a tenant is set up. One that is seen for the first time is, if `allowed`: it gets its `MainAgent`.
+
+        Every one that this process sees for the first time is brought in line with what is defined in code.
+        """
         if caller.tenant in self._known_tenants:
             return True
         tenant = self._db.tenant(caller.tenant)
@@ -73,32 +81,59 @@ class AgentsService:
         now = self._clock.micros()
 
         def unit(tx: Tx) -> None:
+            self._tools.converge(tx)
             if store.add_tenant(tx, now):
-                store.insert(tx, AgentRecord(new_id(), MAIN_AGENT, dict(_MAIN), now, now))
+                main = AgentRecord(new_id(), MAIN_AGENT, dict(_MAIN), now, now)
+                store.insert(tx, main)
+                self._tools.set_names(tx, main.id, DEFAULT_TOOLS)
                 actor = caller.client or caller.user_id
                 audit.append(
                     tx, AuditEntry(new_id(), now, actor, caller.kind, "tenant.set_up", caller.tenant, 201, None)
                 )
+            self._converge(tx, now)
+            for setup in self._setups:
+                setup(tx)
+            self._tools.converge_assignments(tx)
 
         await tenant.write(unit)
         self._known_tenants.add(caller.tenant)
         return True
 
+    def _converge(self, tx: Tx, now: int) -> None:
+        """Write the agents that are defined in code; fields the code does not name stay as they are."""
+        for definition in self._definitions.values():
+            settings = AgentCreate.model_validate({**definition.config, "name": definition.name})
+            fields = settings.model_dump(mode="json", exclude_unset=True, exclude={"name", "tools"})
+            known = store.by_name(tx, definition.name)
+            data = {**(known.data if known else {}), **fields, "implementation_type": "code"}
+            record = AgentRecord(known.id if known else new_id(), definition.name, data, now, now)
+            if known is None:
+                store.insert(tx, record)
+            elif known.data != data:
+                store.update(tx, record)
+            if settings.tools is not None:
+                self._tools.set_names(tx, record.id, settings.tools, converging=True)
+
     async def list(self, caller: Caller, *, name: str | None, limit: int, offset: int) -> AgentPage:
         """A page of the tenant's agents."""
-        records, total = await self._db.tenant(caller.tenant).read(
-            lambda tx: store.page(tx, name=name, limit=limit, offset=offset)
-        )
-        return AgentPage(agents=[agent_of(record) for record in records], total=total, limit=limit, offset=offset)
+
+        def unit(tx: Tx) -> AgentPage:
+            records, total = store.page(tx, name=name, limit=limit, offset=offset)
+            names = self._tools.names(tx, [record.id for record in records])
+            agents = [agent_of(record, names[record.id]) for record in records]
+            return AgentPage(agents=agents, total=total, limit=limit, offset=offset)
+
+        return await self._db.tenant(caller.tenant).read(unit)
 
     async def stats(self, caller: Caller) -> AgentStats:
         """How many agents and tools there are."""
-        records, total = await self._db.tenant(caller.tenant).scan(
-            lambda tx: store.page(tx, name=None, limit=100_000, offset=0)
-        )
-        system = sum(bool(record.data.get("is_system_agent")) for record in records)
-        tools = {name for record in records for name in record.data.get("tools", ())}
-        return AgentStats(agents=total, system_agents=system, tools=len(tools))
+
+        def unit(tx: Tx) -> AgentStats:
+            records, total = store.page(tx, name=None, limit=100_000, offset=0)
+            system = sum(bool(record.data.get("is_system_agent")) for record in records)
+            return AgentStats(agents=total, system_agents=system, tools=self._tools.count(tx))
+
+        return await self._db.tenant(caller.tenant).scan(unit)
 
     async def record(self, caller: Caller, agent_id: str) -> AgentRecord:
         """The stored agent.
@@ -112,10 +147,16 @@ class AgentsService:
         return record
 
     async def retrieve(self, caller: Caller, agent_id: str) -> Agent:
-        return agent_of(await self.record(caller, agent_id))
+        return await self._with_tools(caller, await self.record(caller, agent_id), agent_of)
 
     async def config(self, caller: Caller, agent_id: str) -> AgentConfig:
-        return config_of(await self.record(caller, agent_id))
+        return await self._with_tools(caller, await self.record(caller, agent_id), config_of)
+
+    async def _with_tools(
+        self, caller: Caller, record: AgentRecord, show: "Callable[[AgentRecord, list[str]], T]"
+    ) -> T:
+        names = await self._db.tenant(caller.tenant).read(lambda tx: self._tools.names(tx, [record.id]))
+        return show(record, names[record.id])
 
     async def context_blocks(self, caller: Caller, agent_id: str) -> "list[PromptBlock]":
         """The prompt blocks that runs of an agent are given."""
@@ -138,7 +179,7 @@ class AgentsService:
         Raises:
             ConflictError: the name is taken. ValidationError: an unknown tool or model.
         """
-        data = wanted.model_dump(mode="json", exclude_none=True, exclude={"name"})
+        data = wanted.model_dump(mode="json", exclude_none=True, exclude={"name", "tools"})
         self._check(data)
         await self._knowledge.check(caller.tenant, data.get("knowledge_bases", ()), "knowledge_bases")
         now = self._clock.micros()
@@ -148,6 +189,7 @@ class AgentsService:
             def insert() -> str:
                 if not store.insert(tx, record):
                     raise _taken(wanted.name)
+                self._tools.set_names(tx, record.id, wanted.tools or ())
                 return record.id
 
             body = wanted.model_dump_json()
@@ -159,10 +201,13 @@ class AgentsService:
                 also(tx, agent_id)
             return found
 
-        return agent_of(await self._db.tenant(caller.tenant).write(unit))
+        created = await self._db.tenant(caller.tenant).write(unit)
+        return await self._with_tools(caller, created, agent_of)
 
-    async def update(self, caller: Caller, agent_id: str, changes: AgentUpdate) -> AgentRecord:
-        """Change an agent; `llm_config` is merged field by field, a field set to null goes back to its default.
+    async def update(
+        self, caller: Caller, agent_id: str, changes: AgentUpdate, show: "Callable[[AgentRecord, list[str]], T]"
+    ) -> T:
+        """Change an agent, and show it; `llm_config` is merged field by field, null goes back to the default.
 
         Raises:
             NotFoundError, ConflictError, ValidationError: as for the others.
@@ -170,6 +215,7 @@ class AgentsService:
         fields = changes.model_dump(mode="json", exclude_unset=True)
         name = fields.pop("name", None)
         await self._knowledge.check(caller.tenant, fields.get("knowledge_bases") or (), "knowledge_bases")
+        tools: list[str] | None = fields.pop("tools", None)
 
         def merge(record: AgentRecord) -> AgentRecord:
             data = {**record.data, **fields}
@@ -179,7 +225,13 @@ class AgentsService:
             self._check(data)
             return AgentRecord(record.id, name or record.name, data, record.created_at, self._clock.micros())
 
-        return await self._db.tenant(caller.tenant).write(lambda tx: _replace(tx, agent_id, merge))
+        def unit(tx: Tx) -> AgentRecord:
+            record = _replace(tx, agent_id, merge)
+            if tools is not None:
+                self._tools.set_names(tx, agent_id, tools)
+            return record
+
+        return await self._with_tools(caller, await self._db.tenant(caller.tenant).write(unit), show)
 
     async def assign(self, caller: Caller, agent_id: str, kb: str, *, assigned: bool) -> AgentRecord:
         """Give a knowledge base to an agent, or take it away; doing it again changes nothing.
@@ -222,13 +274,14 @@ class AgentsService:
         record = await self.record(caller, agent_id)
         if record.data.get("is_system_agent"):
             raise ConflictError(f"{record.name} is a system agent and cannot be deleted")
-        await self._db.tenant(caller.tenant).write(lambda tx: store.delete(tx, agent_id))
+
+        def unit(tx: Tx) -> None:
+            store.delete(tx, agent_id)
+            self._tools.forget_agent(tx, agent_id)
+
+        await self._db.tenant(caller.tenant).write(unit)
 
     def _check(self, data: dict[str, Any]) -> None:
-        names: list[str] = data.get("tools", [])
-        known = {ref.name for ref in self._tools.references(names)}
-        if unknown := [name for name in names if name not in known]:
-            raise _invalid("tools", f"there is no tool {unknown[0]!r}")
         if model := data.get("llm_config", {}).get("model"):
             self._check_model(model, "llm_config.model")
 
@@ -257,7 +310,8 @@ class AgentsService:
             request.conversation_id,
         )  # fmt: skip
         added = await asyncio.gather(*(contributor.contribute(ask) for contributor in self._contributors))
-        own = self._tools.references(self._selected(record, request))
+        mine = await self._db.tenant(caller.tenant).read(lambda tx: self._tools.references(tx, record.id))
+        own = _selected(record, request, mine)
         return Plan(
             trace=telemetry.carrier(),
             agent_id=record.id,
@@ -283,14 +337,6 @@ class AgentsService:
         except NotFoundError as error:
             raise _invalid("model", error.message) from None
 
-    def _selected(self, record: AgentRecord, request: ChatRequest) -> "list[str]":
-        own: list[str] = record.data.get("tools", [])
-        if request.selected_tools is None:
-            return own
-        if unknown := [name for name in request.selected_tools if name not in own]:
-            raise _invalid("selected_tools", f"{record.name} has no tool {unknown[0]!r}")
-        return [name for name in own if name in request.selected_tools]
-
     def _user_message(self, request: ChatRequest, added: "Sequence[Contribution]") -> UserMessage:
         """The message with its hidden context and what is attached in front."""
         hidden = [tagged("system_context", text) for one in added for text in one.context]
@@ -299,6 +345,16 @@ class AgentsService:
         parts = [part for one in added for part in one.parts]
         before = [TextPart(text=text) for text in hidden]
         return UserMessage(parts=(*before, *parts, TextPart(text=request.message)))
+
+
+def _selected(record: AgentRecord, request: ChatRequest, own: Sequence[ToolRef]) -> tuple[ToolRef, ...]:
+    """The agent's tools that the request selects, by name or id; all of them by default."""
+    if request.selected_tools is None:
+        return tuple(own)
+    known = {key for ref in own for key in (ref.name, ref.config["id"])}
+    if unknown := [name for name in request.selected_tools if name not in known]:
+        raise _invalid("selected_tools", f"{record.name} has no tool {unknown[0]!r}")
+    return tuple(ref for ref in own if not {ref.name, ref.config["id"]}.isdisjoint(request.selected_tools))
 
 
 def _replace(tx: Tx, agent_id: str, merge: Callable[[AgentRecord], AgentRecord]) -> AgentRecord:
@@ -343,7 +399,7 @@ def _output(request: ChatRequest) -> OutputSpec | None:
     return OutputSpec(name=request.output_schema.name, json_schema=schema)
 
 
-def agent_of(record: AgentRecord) -> Agent:
+def agent_of(record: AgentRecord, tools: Sequence[str]) -> Agent:
     """An agent as listings show it."""
     data = record.data
     return Agent(
@@ -352,7 +408,7 @@ def agent_of(record: AgentRecord) -> Agent:
         label=data.get("label"),
         description=data.get("description"),
         icon=data.get("icon"),
-        tool_count=len(data.get("tools", ())),
+        tool_count=len(tools),
         sub_agent_count=record.sub_agents,
         capabilities=Capabilities(
             planning=data.get("enable_planning", False), reflection=data.get("enable_reflection", False)
@@ -364,13 +420,14 @@ def agent_of(record: AgentRecord) -> Agent:
     )
 
 
-def config_of(record: AgentRecord) -> AgentConfig:
+def config_of(record: AgentRecord, tools: Sequence[str]) -> AgentConfig:
     """An agent's configuration as the wire shows it."""
     known = {name: value for name, value in record.data.items() if name in AgentConfig.model_fields}
     own = {
         "id": record.id,
         "name": record.name,
-        "tool_count": len(known.get("tools", ())),
+        "tools": list(tools),
+        "tool_count": len(tools),
         "sub_agent_count": record.sub_agents,
     }
     return AgentConfig.model_validate({**known, **own})

@@ -48,6 +48,11 @@ def by_id(tx: Tx, agent_id: str) -> AgentRecord | None:
     return _record(row) if row else None
 
 
+def by_name(tx: Tx, name: str) -> AgentRecord | None:
+    row = tx.one(f"SELECT {_COLUMNS} AND name = :name", {"name": name})
+    return _record(row) if row else None
+
+
 def page(tx: Tx, *, name: str | None, limit: int, offset: int) -> tuple[list[AgentRecord], int]:
     """A page of agents by age, and how many there are; `name` must match exactly."""
     where = " AND name = :name" if name is not None else ""

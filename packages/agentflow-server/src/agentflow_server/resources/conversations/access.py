@@ -18,18 +18,22 @@ def require_own(tx: Tx, conversation_id: str, user_id: str) -> None:
         raise unknown(conversation_id)
 
 
-def use(tx: Tx, run: RunHeader, *, text: str, source: RunOptions) -> None:
-    """Make the run's conversation if there is none, name it after its first message, and count the message."""
+def use(tx: Tx, run: RunHeader, *, text: str, source: RunOptions, messages: int = 1) -> None:
+    """Make the run's conversation if there is none, name it after its first message, and count the message.
+
+    Args:
+        messages: how many the run begins with: none, if it is a direct run of a tool.
+    """
     record = store.by_id(tx, run.conversation_id, run.user_id)
     if record is None:
         store.insert(
             tx,
             store.ConversationRecord(
                 run.conversation_id, run.user_id, run.agent_id, derived_title(text), source.source, source.source_id,
-                source.source_metadata or {}, 1, run.created_at, run.created_at,
+                source.source_metadata or {}, messages, run.created_at, run.created_at,
             ),
         )  # fmt: skip
         return
-    if record.title is None:
+    if record.title is None and messages:
         store.update(tx, record.id, title=derived_title(text), metadata=record.metadata, now=run.created_at)
-    store.touch(tx, run.tenant, record.id, messages=1, now=run.created_at)
+    store.touch(tx, run.tenant, record.id, messages=messages, now=run.created_at)

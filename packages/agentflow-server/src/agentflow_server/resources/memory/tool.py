@@ -1,6 +1,6 @@
-"""What models can do with memory: `recall_memory` and `update_memory`. Built for a run through `ToolResolver`."""
+"""What models can do with memory: `recall_memory` and `update_memory`. Handed to the tools room by app.py."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,7 @@ from agentflow.errors import ValidationError
 from agentflow_server.gateway.messages import ToolSpec
 from agentflow_server.resources.memory.edits import BLOCK_TYPES, Edit, EditError
 from agentflow_server.resources.memory.service import MemoryService, Owner
-from agentflow_server.resources.tools.service import MEMORY, RECALL_MEMORY, UPDATE_MEMORY
-from agentflow_server.runtime.context import RunContext
+from agentflow_server.resources.tools.service import RECALL_MEMORY, UPDATE_MEMORY
 from agentflow_server.runtime.tools import Tool, ToolFailedError, ToolInvocation, ToolOutcome
 
 _RECALL = ToolSpec(
@@ -84,23 +83,17 @@ class MemoryTool:
         return ToolOutcome.of(await self.function(invocation))
 
 
-class MemoryTools:
-    """Builds the memory tools of a run: always those of its own user and agent."""
+def memory_tools(memory: MemoryService) -> tuple[Tool, ...]:
+    """The tools of this room: they always work on the memory of the run's own user and agent."""
+    work = _Work(memory)
+    return MemoryTool(_RECALL, work.recall), MemoryTool(_UPDATE, work.update)
 
+
+class _Work:
     def __init__(self, memory: MemoryService) -> None:
         self._memory = memory
-        tools = (MemoryTool(_RECALL, self._recall), MemoryTool(_UPDATE, self._update))
-        self._tools: dict[str, Tool] = {tool.spec.name: tool for tool in tools}
 
-    async def resolve(self, context: RunContext) -> Mapping[str, Tool]:
-        """The run's memory tools by name."""
-        return {
-            ref.name: self._tools[ref.name]
-            for ref in context.plan.tools
-            if ref.kind == MEMORY and ref.name in self._tools
-        }
-
-    async def _recall(self, invocation: ToolInvocation) -> list[dict[str, Any]]:
+    async def recall(self, invocation: ToolInvocation) -> list[dict[str, Any]]:
         arguments = invocation.arguments
         query = str(arguments["query"]).strip()
         if not query:
@@ -118,7 +111,7 @@ class MemoryTools:
             for result in found.results
         ]
 
-    async def _update(self, invocation: ToolInvocation) -> dict[str, Any]:
+    async def update(self, invocation: ToolInvocation) -> dict[str, Any]:
         arguments = invocation.arguments
         block, scope = arguments.get("block", "core"), arguments.get("scope", "user")
         own = _owner(invocation)

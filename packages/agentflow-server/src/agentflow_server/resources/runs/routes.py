@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from agentflow.types.prompt_blocks import PromptPreview
 from agentflow.types.runs import ChatRequest, Run, RunResult
+from agentflow.types.tools import ToolRunRequest, ToolRunResult
 from fastapi import APIRouter, Header, Response
 from pydantic_core import to_json
 
@@ -22,7 +23,7 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 }
 
 
-def router(service: RunsService, streams: Streams) -> APIRouter:
+def router(service: RunsService, streams: Streams) -> APIRouter:  # noqa: C901 - a list of routes
     """The room's routes."""
     routes = APIRouter(tags=["runs"])
 
@@ -35,6 +36,21 @@ def router(service: RunsService, streams: Streams) -> APIRouter:
     async def run_subagent(caller: CurrentCaller, agent_id: str, subagent_id: str, body: ChatRequest) -> Response:
         """Run a sub-agent itself, as the root of its run."""
         return await _answer(service, streams, body, lambda: service.run_subagent(caller, agent_id, subagent_id, body))
+
+    @routes.post("/agent/{agent_id}/tools/{tool_id}/run", response_model=ToolRunResult, responses=_STREAM)
+    async def run_tool(caller: CurrentCaller, agent_id: str, tool_id: str, body: ToolRunRequest) -> Response:
+        """Run one of the agent's tools, by id or name. Streams its events, unless `stream` is false."""
+        if body.stream:
+            streams.enter()
+        try:
+            followed = await service.run_tool(caller, agent_id, tool_id, body)
+        except BaseException:
+            streams.open -= int(body.stream)
+            raise
+        if body.stream:
+            return _stream(followed, streams)
+        result = await service.outcome(followed, verbose=True)
+        return Response(to_json(dict(result)), media_type="application/json", headers=_headers(followed))
 
     @routes.post("/agent/{agent_id}/chat/preview")
     async def preview(caller: CurrentCaller, agent_id: str, body: ChatRequest) -> PromptPreview:

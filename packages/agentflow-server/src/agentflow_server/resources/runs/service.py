@@ -20,12 +20,14 @@ from agentflow.errors import (
 )
 from agentflow.types.prompt_blocks import PromptPreview
 from agentflow.types.runs import ChatRequest, Run, RunResult
+from agentflow.types.tools import ToolRunRequest, ToolRunResult
 from pydantic_core import to_json
 
 from agentflow_server.eventlog import Reader, StoredEvent, Tail, runs
 from agentflow_server.eventlog.hub import Accept
 from agentflow_server.eventlog.runs import RunHeader
 from agentflow_server.eventlog.tail import end_of, head, read_run
+from agentflow_server.gateway.messages import UserMessage
 from agentflow_server.http.identity import Caller
 from agentflow_server.jobs import Worker, ledger
 from agentflow_server.kit.clock import Clock, to_datetime
@@ -34,9 +36,11 @@ from agentflow_server.kit.settings import Settings
 from agentflow_server.resources.agents.service import AgentsService
 from agentflow_server.resources.conversations import access
 from agentflow_server.resources.subagents.service import SubagentsService
+from agentflow_server.resources.tools.service import ToolsService
 from agentflow_server.runtime.context import RunContext
-from agentflow_server.runtime.plan import Plan
+from agentflow_server.runtime.plan import DirectCall, Plan
 from agentflow_server.runtime.runner import QUEUE, Runner
+from agentflow_server.runtime.structured import first_problem
 from agentflow_server.storage import Database, Tx
 
 _NOT_PART_OF_IT = {"stream", "verbose", "call_id"}
@@ -67,6 +71,7 @@ class RunsService:
         worker: Worker,
         runner: Runner,
         agents: AgentsService,
+        tools: ToolsService,
         subagents: SubagentsService,
     ) -> None:
         self._db = db
@@ -76,6 +81,7 @@ class RunsService:
         self._worker = worker
         self._runner = runner
         self._agents = agents
+        self._tools = tools
         self._subagents = subagents
 
     async def chat(self, caller: Caller, agent_id: str, request: ChatRequest) -> Followed:
@@ -89,11 +95,45 @@ class RunsService:
         self._check_message(request.message)
         agent = await self._agents.record(caller, agent_id)
         plan = await self._agents.plan(caller, agent, request)
+        return await self._start(caller, plan, request)
+
+    async def run_tool(self, caller: Caller, agent_id: str, identifier: str, wanted: ToolRunRequest) -> Followed:
+        """Start a direct run of one of an agent's tools, or find the one this very request has started before.
+
+        Raises:
+            NotFoundError: no such agent, the agent has no such tool; a conversation of somebody else.
+            ConflictError: a run with this idempotency key goes on; the message id was used for something else.
+            ValidationError: the arguments are not what the tool takes. UnavailableError: too much is running.
+        """
+        agent = await self._agents.record(caller, agent_id)
+        tool = await self._tools.retrieve(caller, agent_id, identifier)
+        if problem := first_problem(wanted.arguments, tool.parameters):
+            raise _invalid("arguments", problem)
+        refs = await self._db.tenant(caller.tenant).read(lambda tx: self._tools.references(tx, agent_id))
+        plan = Plan(
+            agent_id=agent.id,
+            agent_name=agent.name,
+            model="",
+            text=tool.name,
+            user=UserMessage(parts=()),
+            tools=tuple(ref for ref in refs if ref.name == tool.name),
+            direct=DirectCall(name=tool.name, arguments=wanted.arguments),
+        )
+        key = wanted.idempotency_key
+        dedupe = key and hashlib.sha256(to_json([caller.user_id, agent.id, tool.id, key])).hexdigest()
+        request = ChatRequest(
+            message=tool.name, conversation_id=wanted.conversation_id, message_id=wanted.message_id,
+            call_id=wanted.call_id, stream=wanted.stream, session_context=wanted.arguments,
+        )  # fmt: skip
+        return await self._start(caller, plan, request, dedupe)
+
+    async def _start(self, caller: Caller, plan: Plan, request: ChatRequest, dedupe: str | None = None) -> Followed:
+        """Make a run exist, or find the one this request has made before."""
         run = self._header(caller, plan, request)
         reader = self._tail.open(caller.tenant, run.conversation_id, view(run, request))
         try:
             accepted, context, events = await self._db.tenant(caller.tenant).write(
-                lambda tx: self._accept(tx, caller, run, plan, request)
+                lambda tx: self._accept(tx, caller, run, plan, request, dedupe)
             )
         except BaseException:
             reader.close()
@@ -157,17 +197,17 @@ class RunsService:
         )  # fmt: skip
 
     def _accept(
-        self, tx: Tx, caller: Caller, run: RunHeader, plan: Plan, request: ChatRequest
+        self, tx: Tx, caller: Caller, run: RunHeader, plan: Plan, request: ChatRequest, dedupe: str | None
     ) -> tuple[RunHeader, RunContext | None, list[StoredEvent]]:
         """The transaction that makes a run exist."""
         if request.conversation_id is not None:
             access.require_own(tx, run.conversation_id, caller.user_id)
             if (existing := runs.by_message(tx, run.tenant, run.conversation_id, run.message_id)) is not None:
-                return _same(existing, run), None, []
+                return _same(existing, run, dedupe), None, []
         if request.call_id is not None and runs.by_call(tx, run.tenant, run.call_id) is not None:
             raise ConflictError(f"call_id: {run.call_id!r} was used for another run")
         self._check_under_way(tx, caller)
-        access.use(tx, run, text=plan.text, source=request)
+        access.use(tx, run, text=plan.text, source=request, messages=int(plan.direct is None))
         waits = any(other.is_root for other in runs.active_in(tx, run.tenant, run.conversation_id))
         free = self._worker.free(QUEUE) > 0
         if not free:
@@ -175,8 +215,9 @@ class RunsService:
         started = not waits and free
         run = _placed(run, "running" if started else "queued", head(tx, run.conversation_id))
         runs.insert(tx, run)
-        job = self._runner.job(run, started=started, waits=waits)
-        ledger.enqueue(tx, job, run.created_at)
+        job = self._runner.job(run, started=started, waits=waits, dedupe=dedupe)
+        if not ledger.enqueue(tx, job, run.created_at):
+            raise _in_flight()
         if not started:
             return run, None, []
         context = RunContext(run, plan, ledger.born_claimed(job))
@@ -248,7 +289,8 @@ class RunsService:
         final = json.loads(events[-1].data)
         if events[-1].type == "error":
             raise failure(final["content"])
-        result = RunResult.model_construct(**final["content"])
+        kind = ToolRunResult if run_is_direct(final["content"]) else RunResult
+        result = kind.model_construct(**final["content"])
         if verbose:
             shown = view(run, ChatRequest(message="-", verbose=True))
             found = await self._db.tenant(run.tenant).scan(lambda tx: read_run(tx, run))
@@ -305,7 +347,20 @@ def run_of(run: RunHeader) -> Run:
     )
 
 
-def _same(existing: RunHeader, run: RunHeader) -> RunHeader:
+def run_is_direct(content: dict[str, Any]) -> bool:
+    """Whether the last event of a run is that of a direct tool run."""
+    return content.get("role") == "tool"
+
+
+def _in_flight() -> ConflictError:
+    return ConflictError(
+        "a run of this tool with this idempotency_key goes on", hint="It may be sent again when that run has ended."
+    )
+
+
+def _same(existing: RunHeader, run: RunHeader, dedupe: str | None) -> RunHeader:
+    if dedupe is not None and not existing.ended and existing.call_id != run.call_id:
+        raise _in_flight()
     if existing.body_hash != run.body_hash:
         raise ConflictError(
             f"message_id: {run.message_id!r} was sent before with another body",

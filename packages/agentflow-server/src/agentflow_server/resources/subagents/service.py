@@ -73,10 +73,11 @@ class SubagentsService:
 
     async def _shown(self, caller: Caller, parent_id: str, edge: Edge, tool_name: str) -> Subagent:
         record = await self._agents.record(caller, edge.child_id)
-        agent = agent_of(record)
+        names = (await self._agents.config(caller, record.id)).tools
+        agent = agent_of(record, names)
         shown = {name: record.data[name] for name in _SHOWN if name in record.data}
         own = {"parent_id": parent_id, "tool_name": tool_name, "background": edge.background}
-        tools = {"tool_assignments": record.data.get("tools", [])}
+        tools = {"tool_assignments": names}
         return Subagent.model_validate({**agent.model_dump(), **shown, **own, **tools})
 
     async def update(self, caller: Caller, parent_id: str, subagent_id: str, changes: SubagentUpdate) -> Subagent:
@@ -86,7 +87,7 @@ class SubagentsService:
         if "tool_assignments" in fields:
             fields["tools"] = fields.pop("tool_assignments")
         if fields:
-            await self._agents.update(caller, subagent_id, AgentUpdate.model_validate(fields))
+            await self._agents.update(caller, subagent_id, AgentUpdate.model_validate(fields), agent_of)
         if changes.background is not None:
             await self._link(caller, parent_id, subagent_id, background=changes.background)
         return await self.retrieve(caller, parent_id, subagent_id)

@@ -22,9 +22,9 @@ from agentflow_server.storage.signals import Signals
 _PATIENCE = 3.0
 FEATURES = {
     "agents": True, "conversations": True, "runs": True, "streaming": True, "structured_output": True,
-    "cancellations": True, "models": True, "approvals": False, "artifacts": True, "attachments": True,
+    "cancellations": True, "models": True, "approvals": True, "artifacts": True, "attachments": True,
     "background": True, "batches": True, "cached_results": True, "completions": True, "knowledge_bases": True,
-    "memory": True, "prompt_blocks": True, "questions": False, "subagents": True, "usage": True,
+    "memory": True, "prompt_blocks": True, "questions": True, "subagents": True, "usage": True,
 }  # fmt: skip
 
 

@@ -1,0 +1,18 @@
+"""When a run ends, the questions it still waited for are cancelled. Called in the transaction that ends it."""
+
+from typing import Any
+
+from agentflow_server.eventlog.runs import RunHeader
+from agentflow_server.kit.clock import Clock
+from agentflow_server.resources.questions import store
+from agentflow_server.runtime.engine import Follower
+from agentflow_server.storage import Tx
+
+
+def follower(clock: Clock) -> Follower:
+    """Cancels the run's pending questions."""
+
+    def follow(tx: Tx, run: RunHeader, result: dict[str, Any] | None) -> None:
+        store.cancel_of_run(tx, run.tenant, run.id, clock.micros())
+
+    return follow
