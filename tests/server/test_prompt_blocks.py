@@ -263,6 +263,7 @@ def test_what_fails_or_is_late_is_left_out_with_a_warning(backend: Backend) -> N
     assert names == [
         "datetime",
         "catalogue",
+        "available_knowledge_bases",
         "available_artifacts",
         "user_memory",
         "broken",

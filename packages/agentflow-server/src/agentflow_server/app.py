@@ -157,12 +157,11 @@ def create_server(
     definitions = _definitions(settings)
     ground = open_ground(settings, clock)
     db, hub, worker, clock = ground.db, ground.hub, ground.worker, ground.clock
-    gateway_settings = gateway_settings or GatewaySettings.from_env(os.environ)
     secrets = open_secrets(settings)
-    gateway, models, usage = _model_rooms(settings, gateway_settings, providers, db, clock, secrets)
+    reached = gateway_settings or GatewaySettings.from_env(os.environ)
+    gateway, models, usage = _model_rooms(settings, reached, providers, db, clock, secrets)
     log, tail = EventLog(db, hub, clock.micros), Tail(db, hub)
-    approvals = ApprovalsService(db, clock, worker)
-    questions = QuestionsService(db, clock, worker)
+    approvals, questions = ApprovalsService(db, clock, worker), QuestionsService(db, clock, worker)
     maker = ToolMaker(db, settings, secrets, definitions=definitions, approve=approvals.gate)
     tools = ToolsService(db, clock, maker)
     parser = Parser()
@@ -171,38 +170,30 @@ def create_server(
     written = (core_block(db), *prompt_blocks, *_blocks(definitions))
     blocks = PromptBlocksService(db, clock, written, settings.prompt_block_seconds)
     contributors.append(PromptBlocksContributor(db, clock, blocks, (*entity_resolvers, *_entities(definitions))))
-    knowledge = _knowledge(settings, ground, gateway, parser)
+    knowledge = _knowledge(settings, ground, gateway, parser, blocks)
     agents = AgentsService(db, clock, gateway, tools, blocks, knowledge, contributors, definitions.agents)
     memory = MemoryService(db, clock, settings, worker, agents, Indexes(db, bundled_embedder()), holders)
     maker.offer(current_time(clock), AskUser(questions), *memory_tools(memory))
     Consolidation(db, clock, settings, worker, gateway, agents, memory)
-    attachments = holders["attachments"] = AttachmentsService(
-        db, clock, settings, _blobs(settings, "attachments"), parser
-    )
     contributors += [KnowledgeContributor(knowledge), MemoryContributor(memory)]
-    contributors.append(AttachmentsContributor(attachments, settings.max_attachments_per_run))
+    attachments = holders["attachments"] = _attachments(settings, ground, parser, contributors)
     resolvers = Resolvers(maker, Planning(), KnowledgeTools(knowledge))
     engine = Engine(db, log, gateway, resolvers, Histories(db), worker, clock, _followers(clock, settings))
-    engine.images = attachments
-    runner = Runner(engine)
-    worker.register(KIND, runner.handle, queue=QUEUE, concurrency=settings.max_concurrent_runs, concludes=True)
+    runner = _runner(settings, engine, attachments)
     control = Control(db, worker, clock)
     conversations = holders["conversations"] = ConversationsService(db, clock, tail, control, gateway, agents)
     subagents = SubagentsService(db, clock, agents)
     core = _Core(settings, engine, runner, control, tail, resolvers, contributors, blocks, conversations)
-    within = (*_outputs(core), *_delegation(core, subagents))
     runs = RunsService(db, clock, settings, tail, worker, runner, agents, tools, subagents)
     completions = CompletionsService(settings, gateway)
-    system = SystemService(settings, db, gateway, ground.signals, clock)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
-    telemetry.streams.set_function(lambda: streams.open)
-
     rooms = (
         agents_routes.router(agents),
         attachments_routes.router(attachments),
         agents_routes.knowledge_router(agents),
         knowledge_bases_routes.router(knowledge),
-        *within,
+        *_outputs(core),
+        *_delegation(core, subagents),
         runs_routes.router(runs, streams),
         conversations_routes.router(conversations, streams),
         cancellations_routes.router(CancellationsService(db, control)),
@@ -216,6 +207,7 @@ def create_server(
         completions_routes.router(completions),
         _batches(settings, ground, secrets, completions, knowledge),
     )
+    system = SystemService(settings, db, gateway, ground.signals, clock)
     parts = _Parts(settings, ground, gateway, maker, parser, system, streams)
     return _served(parts, _identity(settings, db, clock, agents.admit), rooms)
 
@@ -242,6 +234,7 @@ class _Parts:
 def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Server:
     """The app around the rooms, and how it begins and ends."""
     ground = parts.ground
+    telemetry.streams.set_function(lambda: parts.streams.open)
 
     def begin_shutdown() -> None:
         parts.system.stopping = parts.streams.closing = ground.worker.stopping = True
@@ -277,8 +270,28 @@ def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Se
     return server
 
 
-def _knowledge(settings: Settings, ground: Ground, gateway: Gateway, parser: Parser) -> KnowledgeBasesService:
-    """The knowledge_bases room, with the jobs it brings."""
+def _runner(settings: Settings, engine: Engine, attachments: AttachmentsService) -> Runner:
+    """What drives runs, and may look at the images of their messages."""
+    engine.images = attachments
+    runner = Runner(engine)
+    limit = settings.max_concurrent_runs
+    engine.worker.register(KIND, runner.handle, queue=QUEUE, concurrency=limit, concludes=True)
+    return runner
+
+
+def _attachments(
+    settings: Settings, ground: Ground, parser: Parser, contributors: list[Contributor]
+) -> AttachmentsService:
+    """The attachments room, and what it adds to runs."""
+    service = AttachmentsService(ground.db, ground.clock, settings, _blobs(settings, "attachments"), parser)
+    contributors.append(AttachmentsContributor(service, settings.max_attachments_per_run))
+    return service
+
+
+def _knowledge(
+    settings: Settings, ground: Ground, gateway: Gateway, parser: Parser, blocks: PromptBlocksService
+) -> KnowledgeBasesService:
+    """The knowledge_bases room, with the jobs and the prompt block it brings."""
     db, clock, worker = ground.db, ground.clock, ground.worker
     blobs = FolderBlobs(settings.data / "blobs" / "knowledge_bases")
     index, embedders = SearchIndex(), Embedders(gateway, settings.embedding_model)
@@ -286,7 +299,15 @@ def _knowledge(settings: Settings, ground: Ground, gateway: Gateway, parser: Par
     intake = Intake(db, clock, worker, blobs, parser, index, embedders, crawler)
     finder = Finder(db, clock, index, embedders, Asking(gateway))
     limit = parser.limits.file_bytes
-    return KnowledgeBasesService(db, clock, worker, blobs, index, embedders, intake, finder, max_file_bytes=limit)
+    service = KnowledgeBasesService(db, clock, worker, blobs, index, embedders, intake, finder, max_file_bytes=limit)
+
+    async def catalogue(context: PromptContext) -> str | None:
+        return await service.catalogue(context.tenant, context.agent.get("knowledge_bases") or ())
+
+    told = "The knowledge bases the agent may search."
+    name = "available_knowledge_bases"
+    blocks.add(DynamicBlock(name, catalogue, told, tags=("catalogue",), order=30, ttl=0))
+    return service
 
 
 def _definitions(settings: Settings) -> Definitions:

@@ -115,6 +115,13 @@ class KnowledgeBasesService:
                 hint="client.knowledge_bases.list() shows those there are; create_from_files(id=…) gives one your id.",
             )
 
+    async def catalogue(self, tenant: str, ids: Sequence[str]) -> str | None:
+        """A line for each of the bases: what a model is told that there is; None if there is none."""
+        found = await self._db.tenant(tenant).read(lambda tx: store.bases_by_id(tx, ids))
+        known = [(kb, found[kb].data["name"], found[kb].data.get("description")) for kb in ids if kb in found]
+        lines = [f"- {name} ({kb})" + (f": {about}" if about else "") for kb, name, about in known]
+        return "\n".join(lines) or None
+
     async def some(self, caller: Caller, ids: Sequence[str]) -> "list[KnowledgeBase]":
         """Those of the bases that exist, in the order of their ids."""
 
