@@ -2,8 +2,8 @@
 
     python benchmarks/retrieval_speed.py [--sizes 10000 100000] [--million]
 
-Passages of 120 words of a Zipf-like vocabulary with clustered vectors of 384 numbers, all seeded, in a database of their
-own. A hundredth of them is a knowledge base of its own (`small`), the rest another (`large`). Embedding is no part of it.
+Passages of 120 words of a Zipf-like vocabulary with clustered vectors of 384 numbers, all seeded, in a database of
+their own. A hundredth is a knowledge base of its own (`small`), the rest another (`large`).
 """
 
 import argparse

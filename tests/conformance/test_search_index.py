@@ -62,7 +62,8 @@ def test_words_are_stemmed_ranked_and_weighted(run: Run) -> None:
     async def test(tenant: Callable[[str], TenantDatabase]) -> None:
         db, index = tenant("t"), SearchIndex()
         texts = entries("Pumps are oiled weekly.", "The pump of the pump house pumps.", "Nothing of that kind.", "Oil.")
-        await db.write(lambda tx: index.add(tx, "kb", "f", 0, [*texts, Entry("A page.", "Pumping")], None))
+        some = [*texts, Entry("A page.", "Pumping"), *entries(*(f"Filler {n}" for n in range(20)))]
+        await db.write(lambda tx: index.add(tx, "kb", "f", 0, some, None))
         assert set(await words(db, index, "kb", "pumps")) == {0, 1, 4}
         assert set(await words(db, index, "kb", "oil", "pump")) == {0, 1, 3, 4}
         assert (await words(db, index, "kb", "oil", "pump"))[0] == 0
