@@ -6,7 +6,7 @@ STAMP := $(VENV)/.stamp
 PACKAGES := packages/agentflow packages/agentflow-server
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo check test test-all test-chaos test-security bench format sync docs lock wheels clean
+.PHONY: help setup oidc demo check test test-all test-chaos chaos test-security bench format sync docs lock wheels clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -20,6 +20,13 @@ $(STAMP): requirements.lock $(addsuffix /pyproject.toml,$(PACKAGES))
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(addprefix --editable ,$(PACKAGES))
 	@touch $(STAMP)
 
+OIDC := tests/oidc/node_modules/.stamp
+oidc: $(OIDC) ## the OpenID Connect provider that tests sign in at (needs Node.js and npm)
+
+$(OIDC): tests/oidc/package.json tests/oidc/package-lock.json
+	cd tests/oidc && npm ci --no-audit --no-fund --loglevel=error
+	@touch $(OIDC)
+
 demo: setup ## start a backend, run an agent through the SDK, print the answer
 	$(BIN)/python tools/demo.py
 
@@ -31,7 +38,7 @@ check: setup ## format, lint, types, import contracts, fast tests: before every 
 	$(BIN)/pyright
 	$(BIN)/python -m pytest -m "not slow and not long"
 
-test: setup ## everything CI runs
+test: setup oidc ## everything CI runs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python tools/sync_generator.py --check
@@ -39,14 +46,17 @@ test: setup ## everything CI runs
 	$(BIN)/pyright
 	$(BIN)/python -m pytest -m "not long" --database both
 
-test-all: setup ## the long tests too
+test-all: setup oidc ## the long tests too
 	$(BIN)/python -m pytest --database both
 
-test-chaos: setup ## kill the server at seeded points, check that nothing is lost
-	$(BIN)/python -m pytest tests/crash
+test-chaos: setup ## kill, pause and cut, one process and many; check that nothing is lost
+	$(BIN)/python -m pytest tests/crash -m "not long"
 
-test-security: setup ## what must be refused
-	$(BIN)/python -m pytest tests/security
+chaos: setup ## the same for longer, with more seeds
+	$(BIN)/python -m pytest tests/crash -s
+
+test-security: setup oidc ## what must be refused, and signing in at a real provider
+	$(BIN)/python -m pytest tests/security tests/oidc
 
 bench: setup ## measure the SDK and the server; see benchmarks/README.md
 	$(BIN)/python benchmarks/run.py

@@ -19,10 +19,13 @@ ROOMS = {
     "models", "system", "usage", "runs",
 }  # fmt: skip
 BUILT = {
+    "attachments",
     "batches",
     "completions",
     "agents",
+    "artifacts",
     "background",
+    "cached_results",
     "cancellations",
     "conversations",
     "knowledge_bases",

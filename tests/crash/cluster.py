@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tests.crash.backend import free_port
 
+ROOT = Path(__file__).resolve().parents[2]
 _KEYS = "test:a2V5IGZvciB0ZXN0cyB0aGF0IGhpZGVzIG5vdGhpbmc="
 
 
@@ -32,22 +33,28 @@ class Process:
             "AGENTFLOW_PORT": str(self.port), "AGENTFLOW_DATABASE_CONNECTIONS": "8", **extra,
         }  # fmt: skip
         self.process: subprocess.Popen[str] | None = None
+        self._ready: subprocess.Popen[str] | None = None
 
     @property
     def alive(self) -> bool:
         return self.process is not None
 
     def start(self) -> None:
-        program = f"from agentflow_server.cli import {self.role}; {self.role}()"
+        program = ["-c", f"from agentflow_server.cli import {self.role}; {self.role}()"]
+        if "MARKS" in self._environ:
+            program = ["-m", "tests.crash.marked", self.role]
         with self._log.open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=log, text=True, env=self._environ
+                [sys.executable, *program], cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True, env=self._environ
             )
 
     def wait_until_ready(self) -> None:
+        if self._ready is self.process:
+            return
         assert self.process is not None
         assert self.process.stdout is not None
         assert "AgentFlow is" in self.process.stdout.readline(), self._log.read_text()[-2000:]
+        self._ready = self.process
 
     def send(self, sig: int) -> None:
         assert self.process is not None

@@ -8,10 +8,13 @@ from agentflow import _sync, events, resources
 from agentflow.client import AgentFlow, AsyncAgentFlow
 
 ROOMS = [
+    "attachments",
     "batches",
     "completions",
     "agents",
+    "artifacts",
     "background",
+    "cached_results",
     "cancellations",
     "conversations",
     "knowledge_bases",

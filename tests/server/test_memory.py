@@ -257,6 +257,20 @@ def test_core_memory_is_in_the_prompt_and_stays_the_same(own: AgentFlow, model: 
         assert [text for text in ("Likes tea.", "Reports to Ada.") if text in shown] == sorted(there)
 
 
+def test_core_memory_is_a_prompt_block_like_others(own: AgentFlow, model: ScriptedModel) -> None:
+    agent_id = agent_with(own)
+    block = own.memory.update("core", "Likes tea.")
+    conversation = own.conversations.create(agent_id=agent_id)
+    conversation.send("one")
+    own.memory.update("core", "Likes coffee.", expected_updated_at=block.updated_at)
+    conversation.send("two")
+    own.prompt_blocks.update("user_memory", enabled=False)
+    conversation.send("three")
+    told = [" ".join(m.text for m in request.messages if isinstance(m, SystemMessage)) for request in model.requests]
+    assert ["tea" in text for text in told] == [True, False, False]
+    assert ["coffee" in text for text in told] == [False, True, False]
+
+
 @pytest.mark.parametrize(
     ("policy", "expected"),
     [

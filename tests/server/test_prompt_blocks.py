@@ -260,7 +260,16 @@ def test_what_fails_or_is_late_is_left_out_with_a_warning(backend: Backend) -> N
     assert "secret" not in str(warnings)
     assert "Catalogue 1" in "".join(backend.system())
     names = [block.name for block in backend.client.agents.context_blocks(agent.id).prompt_blocks]
-    assert names == ["datetime", "catalogue", "broken", "silent", "slow", "weather"]
+    assert names == [
+        "datetime",
+        "catalogue",
+        "available_artifacts",
+        "user_memory",
+        "broken",
+        "silent",
+        "slow",
+        "weather",
+    ]
 
 
 def test_a_block_of_the_user_message_is_said_once_for_a_conversation(backend: Backend) -> None:
@@ -340,6 +349,60 @@ def test_date_session_and_time_zone(backend: Backend) -> None:
     backend.client.prompt_blocks.disable("datetime")
     backend.run(client_timezone="Asia/Tokyo")
     assert backend.user() == ["Hello"]
+
+
+@pytest.mark.anyio
+async def test_the_options_of_the_sdk_page_make_this_prompt() -> None:
+    from agentflow import MemoryPolicy
+
+    model = ScriptedModel(["Acme renews in 31 days."])
+    with local_server(providers={"openai": model}) as server:
+        async with server.async_client() as client:
+            await client.memory.update("core", "Writes in German.", expected_updated_at=None)
+            await client.memory.update("archival", "Acme pays late.", expected_updated_at=None)
+            agent_id = (await client.agents.by_name("MainAgent")).id
+
+            result = await client.agents.run(
+                agent_id=agent_id,
+                message="Summarize the Acme account",
+                options=RunOptions(
+                    verbose=True,
+                    model="openai/gpt-5",
+                    temperature=0.2,
+                    max_tokens=4000,
+                    memory_policy=MemoryPolicy(archival_mode="auto", archival_limit=5),
+                    context_refs=[{"system": "crm", "type": "account", "id": "001ABC123"}],  # pyright: ignore[reportArgumentType]  # as printed
+                    prompt_blocks=[
+                        InlinePromptBlock(
+                            name="selected_account",
+                            body="Acme Corp, ARR $120k, renewal in 31 days",
+                            tags=["selection", "context"],
+                        )
+                    ],
+                ),
+            )
+    assert result.text == "Acme renews in 31 days."
+    (request,) = model.requests
+    assert (request.temperature, request.max_tokens) == (0.2, 4000)
+    own, memory, user = request.messages
+    assert isinstance(own, SystemMessage)
+    assert own.text.startswith("You are MainAgent")
+    assert memory == SystemMessage(
+        text="<user_memory>\nAbout the user, from earlier conversations:\nWrites in German.\n</user_memory>"
+    )
+    assert isinstance(user, UserMessage)
+    assert [part.text for part in user.parts if isinstance(part, TextPart)] == [
+        '<system_context>\n<context_ref system="crm" type="account" id="001ABC123">\n'
+        "This reference could not be resolved: nothing resolves account records of crm on this server."
+        " What it holds is not known.\n</context_ref>\n</system_context>",
+        "<system_context>\n<selected_account>\nAcme Corp, ARR $120k, renewal in 31 days\n</selected_account>\n"
+        "</system_context>",
+        "<system_reminders>\nFrom the user's archival memory, found for this message:\n- Acme pays late.\n"
+        "</system_reminders>",
+        "Summarize the Acme account",
+    ]
+    warnings = [event["content"]["code"] for event in result.events or () if event["type"] == "warning"]
+    assert warnings == ["context_ref_unresolved"]
 
 
 def test_a_whole_prompt_can_be_seen_before_it_is_sent(backend: Backend) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from agentflow import AgentFlow
 from agentflow.errors import APIError, BudgetExceededError, ModelUnavailableError, ValidationError
+from agentflow_server.gateway import GatewaySettings
 from agentflow_server.kit.clock import ManualClock
 from agentflow_server.testing import LocalServer, Reply, ScriptedModel, local_server
 
@@ -178,6 +179,22 @@ def test_parallel_runs_cannot_overshoot(calls: float) -> None:
         assert summary.cost == pytest.approx(made * one)
         assert budget.spent == pytest.approx(summary.cost)
         assert budget.reserved == 0
+
+
+@pytest.mark.parametrize("limit", ["tenant", "provider"])
+def test_calls_a_minute_are_bounded(limit: str) -> None:
+    import time
+
+    calls = 12
+    rates: dict[str, Any] = {"tenant_model_rate_limit": 600} if limit == "tenant" else {}
+    gateway = GatewaySettings(rate_limit=600 if limit == "provider" else 0)
+    with local_server(providers={"test": ScriptedModel()}, gateway_settings=gateway, **rates) as server:
+        with server.client() as client:
+            began = time.monotonic()
+            found = client.completions.summarize(items=["x"] * calls, model="test/m")
+            assert found.succeeded == calls
+            spaced = calls - 1 if limit == "provider" else calls - 11
+            assert time.monotonic() - began >= spaced * 0.1 - 0.02
 
 
 def test_another_user_sees_its_own_alone(tmp_path: Any) -> None:

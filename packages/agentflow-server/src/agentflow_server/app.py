@@ -20,11 +20,18 @@ from agentflow_server.http.identity import Admit, Identity, current_caller, desc
 from agentflow_server.http.limits import Limits
 from agentflow_server.http.sse import Streams
 from agentflow_server.http.tokens import Tokens
+from agentflow_server.kit import telemetry
 from agentflow_server.kit.clock import Clock
 from agentflow_server.kit.secrets import Secrets, open_secrets
 from agentflow_server.kit.settings import Settings
 from agentflow_server.resources.agents import routes as agents_routes
 from agentflow_server.resources.agents.service import AgentsService
+from agentflow_server.resources.artifacts import routes as artifacts_routes
+from agentflow_server.resources.artifacts.service import ArtifactsService
+from agentflow_server.resources.artifacts.tool import Artifacts
+from agentflow_server.resources.attachments import routes as attachments_routes
+from agentflow_server.resources.attachments.contribute import AttachmentsContributor
+from agentflow_server.resources.attachments.service import AttachmentsService
 from agentflow_server.resources.background import follow as background_follow
 from agentflow_server.resources.background import routes as background_routes
 from agentflow_server.resources.background.service import BackgroundService
@@ -34,6 +41,9 @@ from agentflow_server.resources.batches.importer import Importer
 from agentflow_server.resources.batches.runner import BatchRunner
 from agentflow_server.resources.batches.service import BatchesService
 from agentflow_server.resources.batches.webhooks import Webhooks
+from agentflow_server.resources.cached_results import routes as cached_results_routes
+from agentflow_server.resources.cached_results.service import CachedResultsService
+from agentflow_server.resources.cached_results.tool import CachedResults
 from agentflow_server.resources.cancellations import routes as cancellations_routes
 from agentflow_server.resources.cancellations.service import CancellationsService
 from agentflow_server.resources.completions import routes as completions_routes
@@ -54,13 +64,13 @@ from agentflow_server.resources.memory import follow as memory_follow
 from agentflow_server.resources.memory import routes as memory_routes
 from agentflow_server.resources.memory.consolidation import Consolidation
 from agentflow_server.resources.memory.recall import Indexes
-from agentflow_server.resources.memory.service import Holder, MemoryContributor, MemoryService
+from agentflow_server.resources.memory.service import Holder, MemoryContributor, MemoryService, core_block
 from agentflow_server.resources.memory.tool import MemoryTools
 from agentflow_server.resources.models import routes as models_routes
 from agentflow_server.resources.models.policy import TenantPolicy
 from agentflow_server.resources.models.service import ModelsService
 from agentflow_server.resources.prompt_blocks import routes as prompt_blocks_routes
-from agentflow_server.resources.prompt_blocks.builtin import DynamicBlock, EntityResolver
+from agentflow_server.resources.prompt_blocks.builtin import DynamicBlock, EntityResolver, PromptContext
 from agentflow_server.resources.prompt_blocks.contribute import PromptBlocksContributor
 from agentflow_server.resources.prompt_blocks.service import PromptBlocksService
 from agentflow_server.resources.runs import routes as runs_routes
@@ -139,35 +149,42 @@ def create_server(
     gateway, models, usage = _model_rooms(settings, gateway_settings, providers, db, clock, secrets)
     log, tail = EventLog(db, hub, clock.micros), Tail(db, hub)
     tools = ToolsService(clock)
+    parser = Parser()
     contributors: list[Contributor] = []
     holders: dict[str, Holder] = {}
-    blocks = PromptBlocksService(db, clock, prompt_blocks, settings.prompt_block_seconds)
+    blocks = PromptBlocksService(db, clock, (core_block(db), *prompt_blocks), settings.prompt_block_seconds)
     contributors.append(PromptBlocksContributor(db, clock, blocks, entity_resolvers))
-    parser = Parser()
     knowledge = _knowledge(settings, ground, gateway, parser)
     agents = AgentsService(db, clock, gateway, tools, blocks, knowledge, contributors)
     memory = MemoryService(db, clock, settings, worker, agents, Indexes(db, bundled_embedder()), holders)
     Consolidation(db, clock, settings, worker, gateway, agents, memory)
+    attachments = holders["attachments"] = AttachmentsService(
+        db, clock, settings, _blobs(settings, "attachments"), parser
+    )
     contributors += [KnowledgeContributor(knowledge), MemoryContributor(memory)]
+    contributors.append(AttachmentsContributor(attachments, settings.max_attachments_per_run))
     resolvers = Resolvers(tools, Planning(), KnowledgeTools(knowledge), MemoryTools(memory))
     engine = Engine(db, log, gateway, resolvers, Histories(db), worker, clock, _followers(clock, settings))
+    engine.images = attachments
     runner = Runner(engine)
     worker.register(KIND, runner.handle, queue=QUEUE, concurrency=settings.max_concurrent_runs, concludes=True)
     control = Control(db, worker, clock)
     conversations = holders["conversations"] = ConversationsService(db, clock, tail, control, gateway, agents)
     subagents = SubagentsService(db, clock, agents)
-    core = _Core(settings, engine, runner, control, tail, resolvers, contributors, conversations)
-    delegation = _delegation(core, subagents)
+    core = _Core(settings, engine, runner, control, tail, resolvers, contributors, blocks, conversations)
+    within = (*_outputs(core), *_delegation(core, subagents))
     runs = RunsService(db, clock, settings, tail, worker, runner, agents, subagents)
     completions = CompletionsService(settings, gateway)
-    system = SystemService(settings, db, gateway, ground.signals)
+    system = SystemService(settings, db, gateway, ground.signals, clock)
     streams = Streams(settings.max_streams, settings.keep_alive_seconds)
+    telemetry.streams.set_function(lambda: streams.open)
 
     rooms = (
         agents_routes.router(agents),
+        attachments_routes.router(attachments),
         agents_routes.knowledge_router(agents),
         knowledge_bases_routes.router(knowledge),
-        *delegation,
+        *within,
         runs_routes.router(runs, streams),
         conversations_routes.router(conversations, streams),
         cancellations_routes.router(CancellationsService(db, control)),
@@ -178,7 +195,7 @@ def create_server(
         completions_routes.router(completions),
         _batches(settings, ground, secrets, completions, knowledge),
     )
-    parts = _Parts(settings, ground, gateway, system, streams, parser)
+    parts = _Parts(settings, ground, gateway, parser, system, streams)
     return _served(parts, _identity(settings, db, clock, agents.admit), rooms)
 
 
@@ -195,9 +212,9 @@ class _Parts:
     settings: Settings
     ground: Ground
     gateway: Gateway
+    parser: Parser
     system: SystemService
     streams: Streams
-    parser: Parser
 
 
 def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Server:
@@ -232,7 +249,7 @@ def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Se
     app.state.identity = identity
     _include(app, *rooms)
     app.include_router(system_routes.router(parts.system))
-    uploads = (batches_routes.UPLOADS, *knowledge_bases_routes.UPLOADS)
+    uploads = (attachments_routes.UPLOADS, batches_routes.UPLOADS, *knowledge_bases_routes.UPLOADS)
     server = Server(Doorman(app, parts.settings.max_body_bytes, uploads), app, begin_shutdown, close_unused)
     return server
 
@@ -262,7 +279,8 @@ def _model_rooms(
     budgets = Defaults(*(None if cap is None else nano(cap) for cap in caps))
     private = settings.allow_private_addresses
     policy = TenantPolicy(db, secrets, allow_private=private)
-    meter = UsageMeter(db, clock, budgets, expire_after=gateway_settings.call_timeout + 300)
+    expiry = gateway_settings.call_timeout + 300
+    meter = UsageMeter(db, clock, budgets, expire_after=expiry, rate=settings.tenant_model_rate_limit)
     gateway = Gateway(gateway_settings, providers, policy=policy, meter=meter)
     models = ModelsService(db, clock, gateway, policy, secrets, allow_private=private)
     return gateway, models, UsageService(db, clock, budgets)
@@ -310,6 +328,7 @@ class _Core:
     tail: Tail
     resolvers: Resolvers
     contributors: list[Contributor]
+    blocks: PromptBlocksService
     conversations: ConversationsService
 
 
@@ -333,6 +352,31 @@ def _delegation(core: _Core, subagents: SubagentsService) -> list[APIRouter]:
     core.resolvers.wrap(work)
     core.conversations.erase_with(background_follow.erase)
     return [subagents_routes.router(subagents), background_routes.router(background)]
+
+
+def _blobs(settings: Settings, room: str) -> FolderBlobs:
+    """The files of a room; each has a folder of its own, because each knows only its own uses of them."""
+    return FolderBlobs(settings.data / "blobs" / room)
+
+
+def _outputs(core: _Core) -> list[APIRouter]:
+    """What runs leave behind besides their answers: artifacts, and results too large for the model."""
+    engine = core.engine
+    artifacts = ArtifactsService(engine.db, engine.clock)
+    making = Artifacts(artifacts, engine.clock)
+    cached = CachedResultsService(engine.db, engine.clock, core.settings)
+    cache = CachedResults(cached)
+    core.contributors.append(making)
+
+    async def catalogue(context: PromptContext) -> str | None:
+        return await making.catalogue(context.tenant, context.agent)
+
+    told = "The kinds of artifacts the agent may make."
+    core.blocks.add(DynamicBlock("available_artifacts", catalogue, told, tags=("catalogue",), order=40, ttl=0))
+    core.resolvers.add(making, cache)
+    core.resolvers.wrap(cache)
+    core.conversations.erase_with(artifacts.erase, cached.erase)
+    return [artifacts_routes.router(artifacts), cached_results_routes.router(cached)]
 
 
 def _include(app: FastAPI, *rooms: APIRouter) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import uvicorn
 
 from agentflow_server.app import Server, create_server
-from agentflow_server.kit import logs
+from agentflow_server.kit import logs, telemetry
 from agentflow_server.kit.settings import Settings, SettingsError
 
 
@@ -83,6 +83,7 @@ def run(settings: Settings, listener: socket.socket, announce: Callable[[str], N
         SettingsError: as `create_server`.
     """
     logs.configure(settings.log_level)
+    _trace()
     try:
         server = create_server(settings)
     except SettingsError:
@@ -101,8 +102,18 @@ def work(settings: Settings, announce: Callable[[], None]) -> None:
         SettingsError: as `create_server`.
     """
     logs.configure(settings.log_level)
+    _trace()
     server = create_server(settings.model_copy(update={"run_jobs": True}))
     asyncio.run(_work(server, announce))
+
+
+def _trace() -> None:
+    try:
+        telemetry.configure()
+    except ImportError:
+        raise SettingsError(
+            "OTEL_EXPORTER_OTLP_ENDPOINT: sending traces needs: pip install 'agentflow-server[telemetry]'"
+        ) from None
 
 
 async def _work(server: Server, announce: Callable[[], None]) -> None:

@@ -69,14 +69,15 @@ def local_server(
         data: a folder that outlives the server; a temporary one by default.
         providers: model providers by the name they have in model ids, for example `{"test": ScriptedModel(["hi"])}`.
         prompt_blocks, entity_resolvers: functions that write prompt blocks and resolve `context_refs`.
-        settings: fields of `Settings`.
+        settings: fields of `Settings`; requests without credentials are let in unless `dev_auth_bypass=False`.
     """
     with tempfile.TemporaryDirectory(prefix="agentflow-") as temporary:
         folder = data or Path(temporary)
         if default_database is not None:
             settings.setdefault("database_url", default_database(folder))
             settings.setdefault("secret_keys", _TEST_KEY)
-        chosen = Settings(data=folder, dev_auth_bypass=True, port=0, **settings)
+        defaults: dict[str, Any] = {"data": folder, "dev_auth_bypass": True, "port": 0}
+        chosen = Settings(**{**defaults, **settings})
         server = create_server(
             chosen,
             gateway_settings=gateway_settings or GatewaySettings(),

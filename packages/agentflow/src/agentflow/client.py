@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     import httpx2
 
     from agentflow._sync.agents import Agents
+    from agentflow._sync.artifacts import Artifacts
+    from agentflow._sync.attachments import Attachments
     from agentflow._sync.background import Background
     from agentflow._sync.batches import Batches
+    from agentflow._sync.cached_results import CachedResults
     from agentflow._sync.cancellations import Cancellations
     from agentflow._sync.completions import Completions
     from agentflow._sync.conversations import Conversations
@@ -24,8 +27,11 @@ if TYPE_CHECKING:
     from agentflow._sync.system import System
     from agentflow._sync.usage import Usage
     from agentflow.resources.agents import AsyncAgents
+    from agentflow.resources.artifacts import AsyncArtifacts
+    from agentflow.resources.attachments import AsyncAttachments
     from agentflow.resources.background import AsyncBackground
     from agentflow.resources.batches import AsyncBatches
+    from agentflow.resources.cached_results import AsyncCachedResults
     from agentflow.resources.cancellations import AsyncCancellations
     from agentflow.resources.completions import AsyncCompletions
     from agentflow.resources.conversations import AsyncConversations
@@ -194,6 +200,20 @@ class AsyncAgentFlow(_Client):
         return AsyncRuns(self._transport)
 
     @cached_property
+    def artifacts(self) -> "AsyncArtifacts":
+        """Typed things that agents make."""
+        from agentflow.resources.artifacts import AsyncArtifacts
+
+        return AsyncArtifacts(self._transport)
+
+    @cached_property
+    def cached_results(self) -> "AsyncCachedResults":
+        """Large tool results that are kept for a while."""
+        from agentflow.resources.cached_results import AsyncCachedResults
+
+        return AsyncCachedResults(self._transport)
+
+    @cached_property
     def background(self) -> "AsyncBackground":
         """Work that no run waits for."""
         from agentflow.resources.background import AsyncBackground
@@ -227,6 +247,13 @@ class AsyncAgentFlow(_Client):
         from agentflow.resources.models import AsyncModels
 
         return AsyncModels(self._transport)
+
+    @cached_property
+    def attachments(self) -> "AsyncAttachments":
+        """Files that runs can be given."""
+        from agentflow.resources.attachments import AsyncAttachments
+
+        return AsyncAttachments(self._transport)
 
     @cached_property
     def prompt_blocks(self) -> "AsyncPromptBlocks":
@@ -328,6 +355,20 @@ class AgentFlow(_Client):
         return Runs(self._transport)
 
     @cached_property
+    def artifacts(self) -> "Artifacts":
+        """Typed things that agents make."""
+        from agentflow._sync.artifacts import Artifacts
+
+        return Artifacts(self._transport)
+
+    @cached_property
+    def cached_results(self) -> "CachedResults":
+        """Large tool results that are kept for a while."""
+        from agentflow._sync.cached_results import CachedResults
+
+        return CachedResults(self._transport)
+
+    @cached_property
     def background(self) -> "Background":
         """Work that no run waits for."""
         from agentflow._sync.background import Background
@@ -361,6 +402,13 @@ class AgentFlow(_Client):
         from agentflow._sync.models import Models
 
         return Models(self._transport)
+
+    @cached_property
+    def attachments(self) -> "Attachments":
+        """Files that runs can be given."""
+        from agentflow._sync.attachments import Attachments
+
+        return Attachments(self._transport)
 
     @cached_property
     def prompt_blocks(self) -> "PromptBlocks":

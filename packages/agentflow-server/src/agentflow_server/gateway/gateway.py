@@ -109,6 +109,7 @@ class Gateway:
         self._providers: dict[str, Provider] = {"agentflow": ScriptedProvider(), **(providers or {})}
         self._given = frozenset(self._providers)
         self._slots: dict[str, asyncio.Semaphore] = {}
+        self._turns: dict[str, float] = {}
         self._tokens: Memo[int] = Memo(_estimate)
         self._default: str | None = settings.default_model
         self._local: dict[str, ModelInfo] = {}
@@ -151,6 +152,7 @@ class Gateway:
         limit = request.timeout or self._settings.call_timeout
         clock = asyncio.timeout(limit)
         try:
+            await self._turn(route.queue)
             async with slot, clock:
                 chunks, first = await self._open(route.provider, request, route.model)
                 try:
@@ -173,6 +175,14 @@ class Gateway:
                 if isinstance(chunk, Completed):
                     return chunk
         raise ModelInterruptedError(f"{request.model} ended its answer without saying that it is complete")
+
+    async def _turn(self, queue: str) -> None:
+        """Wait for this call's turn, where calls a minute are limited."""
+        if self._settings.rate_limit:
+            now = asyncio.get_running_loop().time()
+            turn = max(now, self._turns.get(queue, now))
+            self._turns[queue] = turn + 60 / self._settings.rate_limit
+            await asyncio.sleep(turn - now)
 
     async def embeds(self, tenant: str, model_id: str) -> None:
         """Make sure that a tenant can have embeddings of a model.

@@ -6,13 +6,15 @@ Messages are immutable and long conversations show the same ones again at every 
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from agentflow_server.gateway.messages import Message
+from agentflow_server.gateway.messages import ImagePart, Message, UserMessage
 
 V = TypeVar("V")
 
 
 class Memo(Generic[V]):
-    """A function of message objects, by identity; forgets the older half when it is full."""
+    """A function of message objects, by identity; forgets the older half when it is full. Images are not remembered:
+    they are large, and made anew for every call.
+    """
 
     def __init__(self, function: Callable[[Message], V], size: int = 100_000) -> None:
         self._function = function
@@ -25,6 +27,8 @@ class Memo(Generic[V]):
         if known is not None:
             return known[1]
         value = self._function(message)
+        if isinstance(message, UserMessage) and any(isinstance(part, ImagePart) for part in message.parts):
+            return value
         if len(self._known) >= self._size:
             for key in list(self._known)[: self._size // 2]:
                 del self._known[key]

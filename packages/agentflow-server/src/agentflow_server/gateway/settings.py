@@ -65,6 +65,7 @@ class GatewaySettings(BaseModel):
         endpoints: configured providers by name.
         default_model: what agents without a model of their own use; None picks one from what is configured.
         retries: further attempts before the first chunk. concurrency: calls of one provider at once.
+        rate_limit: calls a minute of one provider, evenly spaced; 0 sets no limit.
         connect_timeout, idle_timeout, call_timeout: seconds to connect, between two reads, for a whole call.
     """
 
@@ -74,6 +75,7 @@ class GatewaySettings(BaseModel):
     default_model: str | None = None
     retries: int = Field(default=2, ge=0, le=10)
     concurrency: int = Field(default=256, ge=1)
+    rate_limit: int = Field(default=0, ge=0)
     connect_timeout: float = Field(default=10.0, gt=0)
     idle_timeout: float = Field(default=120.0, gt=0)
     call_timeout: float = Field(default=900.0, gt=0)
@@ -106,6 +108,7 @@ class GatewaySettings(BaseModel):
             for field, variable in (
                 ("retries", "AGENTFLOW_MODEL_RETRIES"),
                 ("concurrency", "AGENTFLOW_MODEL_CONCURRENCY"),
+                ("rate_limit", "AGENTFLOW_MODEL_RATE_LIMIT"),
                 ("idle_timeout", "AGENTFLOW_MODEL_IDLE_TIMEOUT"),
                 ("call_timeout", "AGENTFLOW_MODEL_CALL_TIMEOUT"),
             )

@@ -5,6 +5,7 @@ Plain ASGI, so that it costs next to nothing and never stands between a stream a
 
 import logging
 import re
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from agentflow.errors import PayloadTooLargeError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentflow_server.http.envelope import error_response
+from agentflow_server.kit import logs, telemetry
 from agentflow_server.kit.ids import new_id
 
 logger = logging.getLogger("agentflow_server.access")
@@ -40,6 +42,20 @@ class Doorman:
         given = headers.get(b"x-request-id", b"")
         request_id = given.decode("ascii") if _REQUEST_ID.fullmatch(given) else new_id()
         scope.setdefault("state", {})["request_id"] = request_id
+        logs.bind(request_id=request_id)
+        began = time.monotonic()
+        parent = headers.get(b"traceparent")
+        with telemetry.request_span(scope["method"], request_id, parent.decode("latin-1") if parent else None) as span:
+            status = await self._answer(scope, receive, send, headers, request_id)
+            route = _route(scope)
+            span.update_name(f"{scope['method']} {route}")
+            span.set_attributes({"http.route": route, "http.response.status_code": status})
+        telemetry.requests.labels(scope["method"], route, status).observe(time.monotonic() - began)
+        logger.debug("request", extra={"method": scope["method"], "path": scope["path"], "status": status})
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes], request_id: str
+    ) -> int:
         body = _Body(receive, None if self._is_upload(scope, headers) else self._max_body)
         status = 0
 
@@ -65,10 +81,7 @@ class Doorman:
             response = error_response(error, request_id)
             response.headers["x-request-id"] = request_id
             await response(scope, receive, send)
-        logger.debug(
-            "request",
-            extra={"method": scope["method"], "path": scope["path"], "status": status, "request_id": request_id},
-        )
+        return status
 
     def _is_upload(self, scope: Scope, headers: dict[bytes, bytes]) -> bool:
         form = headers.get(b"content-type", b"").lower().startswith(b"multipart/form-data")
@@ -82,6 +95,12 @@ async def _noted(state: dict[str, Any], status: int) -> list[tuple[bytes, bytes]
         await note(status)
     standing = state.get("standing")
     return standing.headers() if standing is not None else []
+
+
+def _route(scope: Scope) -> str:
+    """The path of the route that answered, with its parameters' names."""
+    path: str = getattr(scope.get("route"), "path", "none")
+    return path if path.startswith("/api") or not scope["path"].startswith("/api/v1/") else f"/api/v1{path}"
 
 
 class _Body:

@@ -142,7 +142,7 @@ class Form:
         self._ready.append(
             FormPart(
                 name.decode("utf-8", "replace"),
-                None if filename is None else filename.decode("utf-8", "replace"),
+                None if filename is None else _unquoted(filename.decode("utf-8", "replace")),
                 self._headers.get("content-type", ""),
                 self,
             )
@@ -150,3 +150,8 @@ class Form:
 
     def _on_end(self) -> None:
         self._finished = True
+
+
+def _unquoted(name: str) -> str:
+    """A file's name as it was before it was put into quotes (WHATWG HTML, section 4.10.21.8)."""
+    return name.replace("%22", '"').replace("%0D", "\r").replace("%0A", "\n")

@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 from agentflow.errors import AuthenticationError, PermissionDeniedError
 from fastapi import Depends, FastAPI, Request
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute, iter_route_contexts
 
 from agentflow_server.http.audit import Audit
 from agentflow_server.http.limits import Limits
@@ -223,7 +225,7 @@ def _refuse(request: Request, caller: Caller) -> None:
 
 
 def describe(app: FastAPI) -> None:
-    """Let the OpenAPI document say that routes need a token, and which scope (OpenAPI 3.1, "Security Requirement")."""
+    """Let the OpenAPI document say which routes need a token, and which scope (OpenAPI 3.1, "Security Requirement")."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -231,11 +233,17 @@ def describe(app: FastAPI) -> None:
         schema.setdefault("components", {})["securitySchemes"] = {
             "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
         }
-        for path, methods in schema["paths"].items():
-            for method, operation in methods.items():
-                if path.startswith("/api/v1/"):
-                    scope = required_scope(operation.get("tags", ()), method.upper())
-                    operation["security"] = [{"bearer": [scope] if scope else []}]
+        for route in iter_route_contexts(app.routes):
+            if not isinstance(route.original_route, APIRoute) or not _asks(route.dependant, current_caller):
+                continue
+            for method in route.methods or ():
+                scope = ADMIN if _asks(route.dependant, admin_caller) else required_scope(route.tags, method)
+                operation = schema["paths"][route.path_format][method.lower()]
+                operation["security"] = [{"bearer": [scope] if scope else []}]
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+
+
+def _asks(dependant: Dependant, whom: Callable[..., Any]) -> bool:
+    return dependant.call is whom or any(_asks(each, whom) for each in dependant.dependencies)

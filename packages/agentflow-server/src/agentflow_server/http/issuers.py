@@ -106,7 +106,9 @@ class Issuer:
         self._metadata, self._keys, self._fetched = metadata, keys, self._clock.micros()
 
     async def user_info(self, token: str) -> dict[str, Any]:
-        """What the provider knows of the person a token was issued to (OpenID Connect Core 1.0, section 5.3).
+        """What the provider tells of the person a token was issued to (OpenID Connect Core 1.0, section 5.3).
+
+        Nothing, if it has no such endpoint or does not take the token there.
 
         Raises:
             UnavailableError: the provider cannot be asked.
@@ -114,9 +116,19 @@ class Issuer:
         address = self._metadata.get("userinfo_endpoint")
         if not isinstance(address, str):
             return {}
-        return await self._document(address, {"Authorization": f"Bearer {token}"})
+        status, profile = await self._ask(address, {"Authorization": f"Bearer {token}"})
+        if status >= 500:
+            raise _odd_answer()
+        return profile or {}
 
-    async def _document(self, address: str, headers: dict[str, str] | None = None) -> dict[str, Any]:
+    async def _document(self, address: str) -> dict[str, Any]:
+        _, document = await self._ask(address, {})
+        if document is None:
+            raise _odd_answer()
+        return document
+
+    async def _ask(self, address: str, headers: dict[str, str]) -> tuple[int, dict[str, Any] | None]:
+        """The status, and the JSON object that came with a 200."""
         parts = urlsplit(address)
         if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
             raise UnavailableError("the identity provider names an address that is not https")
@@ -128,15 +140,17 @@ class Issuer:
                 async for piece in response.aiter_bytes():
                     content += piece
                     if len(content) > _MAX_ANSWER:
-                        break
+                        raise _odd_answer()
             data = json.loads(content) if response.status_code == 200 else None
         except (httpx2.HTTPError, TimeoutError, ValueError):
-            data = None
-        if not isinstance(data, dict):
-            raise UnavailableError("the identity provider did not answer as it should", retry_after=10.0)
-        return data
+            raise _odd_answer() from None
+        return response.status_code, data if isinstance(data, dict) else None
 
     async def aclose(self) -> None:
         """Close the connections."""
         if self._http is not None:
             await self._http.aclose()
+
+
+def _odd_answer() -> UnavailableError:
+    return UnavailableError("the identity provider did not answer as it should", retry_after=10.0)

@@ -25,6 +25,7 @@ from agentflow_server.kit.ids import is_id
 from agentflow_server.kit.settings import Settings
 
 LEEWAY = 30 * SECOND
+_PROFILE = 600 * SECOND
 _MAX_TOKEN = 16_384
 _MAX_KNOWN = 20_000
 _TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
@@ -57,6 +58,7 @@ class Tokens:
         self._settings = settings
         self._clock = clock
         self._known: OrderedDict[bytes, Principal] = OrderedDict()
+        self._profiles: OrderedDict[tuple[str, str], tuple[int, dict[str, Any]]] = OrderedDict()
         self._issuers: dict[str, Issuer] = {}
         for url in (settings.issuer, settings.m2m_issuer):
             if url is not None and url.rstrip("/") not in self._issuers:
@@ -148,9 +150,7 @@ class Tokens:
     ) -> Principal:
         known = dict(claims)
         if self._tenant(known) is None and not machine:
-            profile = await issuer.user_info(token)
-            if profile.get("sub") == subject:
-                known = {**profile, **known}
+            known = {**await self._profile(issuer, token, subject), **known}
         tenant = self._tenant(known)
         if tenant is None:
             raise PermissionDeniedError(
@@ -171,6 +171,20 @@ class Tokens:
             name=_text(known.get("name")),
             email=_text(known.get("email")),
         )
+
+    async def _profile(self, issuer: Issuer, token: str, subject: str) -> dict[str, Any]:
+        """What the provider tells of a person; asked anew after ten minutes, or one if it names no tenant."""
+        key, now = (issuer.url, subject), self._clock.micros()
+        until, profile = self._profiles.get(key, (0, {}))
+        if now >= until:
+            profile = await issuer.user_info(token)
+            if profile.get("sub") != subject:
+                profile = {}
+            self._profiles[key] = (now + (_PROFILE if self._tenant(profile) else _PROFILE // 10), profile)
+            self._profiles.move_to_end(key)
+            if len(self._profiles) > _MAX_KNOWN:
+                self._profiles.popitem(last=False)
+        return profile
 
     def _check_machine_scope(self, granted: frozenset[str], *, machine: bool) -> None:
         required = self._settings.auth0_m2m_required_scope

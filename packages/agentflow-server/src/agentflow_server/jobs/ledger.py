@@ -56,6 +56,7 @@ class Job:
     fence: int
     attempts: int
     max_attempts: int
+    run_at: int = 0
 
 
 _INSERT = (
@@ -78,7 +79,7 @@ _LOCK = "SELECT 1 AS ok FROM jobs WHERE tenant = :tenant AND id = :id FOR UPDATE
 _TAKE = (
     "UPDATE jobs SET status = 'running', lease_owner = :owner, lease_until = :lease, fence = fence + 1,"  # noqa: S608
     f" attempts = attempts + 1, updated_at = :now WHERE tenant = :tenant AND id = :id AND queue = :queue AND {_IS_DUE}"
-    " RETURNING tenant, id, kind, queue, payload, fence, attempts, max_attempts"
+    " RETURNING tenant, id, kind, queue, payload, fence, attempts, max_attempts, run_at"
 )
 _OWNED = "tenant = :tenant AND id = :id AND fence = :fence AND status = 'running'"
 
@@ -87,7 +88,7 @@ def job_of(row: Row) -> Job:
     """The job in a row of the ledger."""
     return Job(
         row["tenant"], row["id"], row["kind"], row["queue"], json.loads(row["payload"]),
-        row["fence"], row["attempts"], row["max_attempts"],
+        row["fence"], row["attempts"], row["max_attempts"], row["run_at"],
     )  # fmt: skip
 
 
@@ -144,6 +145,12 @@ def next_due(tx: Tx) -> int | None:
     """When the next ready job may start, or None."""
     row = tx.one("SELECT MIN(run_at) AS at FROM jobs WHERE status = 'ready'")
     return row["at"] if row else None
+
+
+def depths(tx: Tx, now: int) -> dict[str, int]:
+    """How many jobs are due in each queue, over all tenants."""
+    rows = tx.all(f"SELECT queue, COUNT(*) AS n FROM jobs WHERE {_IS_DUE} GROUP BY queue", {"now": now})  # noqa: S608
+    return {row["queue"]: row["n"] for row in rows}
 
 
 def backlog(tx: Tx, queue: str, most: int) -> int:

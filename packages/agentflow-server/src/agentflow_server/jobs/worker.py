@@ -6,6 +6,7 @@ the worker writes. A handler that fails is tried again later, with a growing pau
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -13,6 +14,7 @@ from typing import Any
 
 from agentflow_server.jobs import ledger
 from agentflow_server.jobs.ledger import Job, LeaseLostError
+from agentflow_server.kit import telemetry
 from agentflow_server.kit.clock import SECOND, Clock
 from agentflow_server.kit.ids import new_id
 from agentflow_server.storage import Database
@@ -182,6 +184,7 @@ class Worker:
             serial=False,
         )
         for job in jobs:
+            telemetry.waits.labels(queue).observe(max(0, now - job.run_at) / SECOND)
             self._spawn(job)
 
     async def _wait(self) -> None:
@@ -223,7 +226,9 @@ class Worker:
         self._pools[job.queue].running += 1
         task = asyncio.create_task(self._run(job))
         self._tasks[key] = (job, task)
-        task.add_done_callback(lambda done: self._ended(job, done))
+        began = time.monotonic()
+        telemetry.running.set(len(self._tasks))
+        task.add_done_callback(lambda done: self._ended(job, done, began))
 
     async def _run(self, job: Job) -> None:
         handler = self._handlers.get(job.kind)
@@ -233,8 +238,10 @@ class Worker:
         if not isinstance(result, Settled):
             await self._db.write(lambda tx: ledger.settle(tx, job, "done", self._clock.micros(), result=result))
 
-    def _ended(self, job: Job, done: "asyncio.Task[Any]") -> None:
+    def _ended(self, job: Job, done: "asyncio.Task[Any]", began: float) -> None:
+        telemetry.jobs.labels(job.kind).observe(time.monotonic() - began)
         self._tasks.pop((job.tenant, job.id), None)
+        telemetry.running.set(len(self._tasks))
         self._pools[job.queue].running -= 1
         self._bell.set()
         if done.cancelled():

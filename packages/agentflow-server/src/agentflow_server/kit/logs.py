@@ -4,8 +4,17 @@ import json
 import logging
 import sys
 import time
+from contextvars import ContextVar
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
+
+
+_bound: ContextVar[dict[str, str]] = ContextVar("bound", default={})  # noqa: B039 - never changed in place
+
+
+def bind(**ids: str) -> None:
+    """Put these ids on every line that the current task, and the tasks it begins, log from here on."""
+    _bound.set({**_bound.get(), **ids})
 
 
 class JsonFormatter(logging.Formatter):
@@ -19,6 +28,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        line.update(_bound.get())
         line.update({name: value for name, value in record.__dict__.items() if name not in _STANDARD})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)

@@ -133,6 +133,12 @@ class Settings(BaseModel):
         default=None, ge=0, description="AGENTFLOW_USER_MONTHLY_BUDGET: the same for each user"
     )
 
+    tenant_model_rate_limit: int = Field(
+        default=0,
+        ge=0,
+        le=60_000_000,
+        description="AGENTFLOW_TENANT_MODEL_RATE_LIMIT: model calls a minute of a tenant; 0: no limit",
+    )
     completion_max_items: int = Field(
         default=50, gt=0, description="AGENTFLOW_COMPLETION_MAX_ITEMS: items of one request that is answered at once"
     )
@@ -161,6 +167,25 @@ class Settings(BaseModel):
         gt=0,
         description="AGENTFLOW_MAX_MESSAGE_CHARS: longest chat message",
     )
+    max_attachment_bytes: int = Field(
+        default=25 * 1024 * 1024, gt=0, description="AGENTFLOW_MAX_ATTACHMENT_BYTES: largest uploaded attachment"
+    )
+    max_attachments_per_run: int = Field(
+        default=10, ge=1, le=100, description="AGENTFLOW_MAX_ATTACHMENTS_PER_RUN: files one run may be given"
+    )
+    attachment_types: str = Field(
+        default="image/*,text/*,application/*,message/*",
+        min_length=1,
+        description="AGENTFLOW_ATTACHMENT_TYPES: media types that are taken, with `*`, separated by commas",
+    )
+    attachment_text_chars: int = Field(
+        default=100_000,
+        gt=0,
+        description="AGENTFLOW_ATTACHMENT_TEXT_CHARS: how much of a document's text a run is given",
+    )
+    max_image_pixels: int = Field(
+        default=50_000_000, gt=0, description="AGENTFLOW_MAX_IMAGE_PIXELS: width times height of an attached image"
+    )
     prompt_block_seconds: float = Field(
         default=2.0,
         gt=0,
@@ -170,8 +195,18 @@ class Settings(BaseModel):
         default=1000, gt=0, description="AGENTFLOW_MAX_CONCURRENT_RUNS: runs of one process"
     )
     max_streams: int = Field(default=2000, gt=0, description="AGENTFLOW_MAX_STREAMS: open event streams of one process")
+    cached_result_chars: int = Field(
+        default=16_000, gt=0, description="AGENTFLOW_CACHED_RESULT_CHARS: tool results longer than this are kept apart"
+    )
+    cached_result_seconds: float = Field(
+        default=86_400.0, gt=0, description="AGENTFLOW_CACHED_RESULT_SECONDS: how long they are kept"
+    )
     keep_alive_seconds: float = Field(
         default=15.0, gt=0, description="AGENTFLOW_KEEP_ALIVE_SECONDS: comment line in a stream"
+    )
+    metrics_token: SecretStr | None = Field(
+        default=None,
+        description="AGENTFLOW_METRICS_TOKEN: what `/metrics` asks for; without one it serves this machine only",
     )
     run_jobs: bool = Field(
         default=True, description="AGENTFLOW_RUN_JOBS: whether `serve` runs jobs too, or leaves them to `worker`"

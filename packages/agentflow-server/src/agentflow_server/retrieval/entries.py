@@ -104,7 +104,7 @@ class EntryIndex:
     @property
     def pending(self) -> int:
         """How many entries have no vector yet."""
-        return sum(map(len, self._unknown.values()))
+        return sum(int((self._row[slots] < 0).sum()) for slots in self._slots.values())
 
     @property
     def vectors(self) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 from agentflow_server.eventlog import Draft, runs
 from agentflow_server.gateway.messages import ToolCall, ToolMessage
 from agentflow_server.jobs import LeaseLostError, ledger
+from agentflow_server.kit import telemetry
 from agentflow_server.runtime.context import RunContext
 from agentflow_server.runtime.emitter import Emitter
 from agentflow_server.runtime.engine import Engine
@@ -85,7 +86,8 @@ class ToolCalls:
 
     async def _one(self, item: ToolCall) -> None:
         async with self._slots:
-            outcome = await self._outcome(item)
+            with telemetry.tool_span(item.name, item.id):
+                outcome = await self._outcome(item)
         await self._answer(item, outcome)
 
     async def _outcome(self, item: ToolCall) -> ToolOutcome:

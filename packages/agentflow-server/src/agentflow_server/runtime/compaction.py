@@ -9,7 +9,10 @@ from agentflow_server.eventlog import PartDraft
 from agentflow_server.gateway import Completed, ModelRequest
 from agentflow_server.gateway.messages import (
     AssistantMessage,
+    DocumentPart,
+    ImagePart,
     Message,
+    Part,
     SystemMessage,
     TextPart,
     ToolMessage,
@@ -98,7 +101,8 @@ async def _summarise(engine: Engine, context: RunContext, messages: list[Message
 
 def _line(message: Message) -> str:
     if isinstance(message, UserMessage):
-        text = "\n".join(part.text for part in message.parts if isinstance(part, TextPart))
+        *hidden, said = [_shown(part) for part in message.parts]
+        text = "\n".join([said, *hidden])  # what the user wrote first: the rest may be cut
         return f"User: {text[:_MAX_PER_MESSAGE]}"
     if isinstance(message, AssistantMessage):
         calls = "".join(f" [called {item.name}({item.arguments[:300]})]" for item in message.tool_calls)
@@ -106,3 +110,9 @@ def _line(message: Message) -> str:
     if isinstance(message, ToolMessage):
         return f"Result of {message.name}: {message.content[:1000]}"
     return message.text[:_MAX_PER_MESSAGE]
+
+
+def _shown(part: Part) -> str:
+    if isinstance(part, ImagePart):
+        return "[an image]"
+    return part.rendered() if isinstance(part, DocumentPart) else part.text

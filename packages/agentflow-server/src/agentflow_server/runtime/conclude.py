@@ -11,6 +11,7 @@ from agentflow_server.eventlog import Draft, mail, runs
 from agentflow_server.eventlog.runs import RunHeader
 from agentflow_server.gateway.messages import AssistantMessage
 from agentflow_server.jobs import ledger
+from agentflow_server.kit import telemetry
 from agentflow_server.runtime.context import RunContext
 from agentflow_server.runtime.emitter import Emitter
 from agentflow_server.runtime.engine import Engine
@@ -114,7 +115,9 @@ class Conclusion:
                 follow(tx, context.run, result)
             wake_next(tx, context.run, now)
 
-        return [event.seq for event in await self._emitter.send(drafts, unit)]
+        events = await self._emitter.send(drafts, unit)
+        telemetry.runs.labels(status).inc()
+        return [event.seq for event in events]
 
     def _may_go_on(self) -> bool:
         """Whether the run could still read a message: it is a sub-agent's, and has turns left."""

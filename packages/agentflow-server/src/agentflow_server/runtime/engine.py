@@ -10,6 +10,7 @@ from agentflow_server.gateway import Gateway
 from agentflow_server.jobs import Worker
 from agentflow_server.kit.clock import Clock
 from agentflow_server.runtime.history import Histories
+from agentflow_server.runtime.images import ImageSource
 from agentflow_server.runtime.tools import ToolResolver
 from agentflow_server.storage import Database, Tx
 
@@ -23,6 +24,7 @@ class Engine:
     Attributes:
         followers: called inside the transaction that ends a run, with its header and its result (None if it failed):
             how rooms above the runtime learn of it without the runtime knowing them.
+        images: where the images of stored messages are.
     """
 
     db: Database
@@ -33,3 +35,4 @@ class Engine:
     worker: Worker
     clock: Clock
     followers: Sequence[Follower] = field(default_factory=tuple[Follower, ...])
+    images: ImageSource | None = None

@@ -13,6 +13,7 @@ from agentflow_server.eventlog.parts import last_part
 from agentflow_server.gateway.messages import (
     MESSAGE,
     AssistantMessage,
+    ImagePart,
     Message,
     TextPart,
     ToolCall,
@@ -33,12 +34,13 @@ _LONG = 200
 class History:
     """The messages of one thread. Only the run that owns the thread lengthens it."""
 
-    __slots__ = ("_open_calls", "last_seq", "messages", "seqs")
+    __slots__ = ("_open_calls", "has_images", "last_seq", "messages", "seqs")
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.seqs: list[int] = []
         self.last_seq = -1
+        self.has_images = False
         self._open_calls: dict[str, ToolCall] = {}
 
     def extend(self, parts: Iterable[Part]) -> None:
@@ -67,6 +69,8 @@ class History:
             self.close_open_calls()
         if isinstance(message, AssistantMessage):
             self._open_calls = {call.id: call for call in message.tool_calls}
+        if isinstance(message, UserMessage):
+            self.has_images = self.has_images or any(isinstance(part, ImagePart) for part in message.parts)
         self.messages.append(message)
         self.seqs.append(seq)
 

@@ -19,6 +19,7 @@ from agentflow_server.runtime.context import RunContext
 from agentflow_server.runtime.emitter import Emitter
 from agentflow_server.runtime.engine import Engine
 from agentflow_server.runtime.history import History
+from agentflow_server.runtime.images import shown
 from agentflow_server.runtime.limits import MAX_REPAIRS
 from agentflow_server.runtime.opening import message_part
 from agentflow_server.runtime.planning import hidden, make_plan
@@ -118,19 +119,20 @@ class Loop:
 
     async def _ask(self) -> Completed:
         try:
-            return await self.step.ask(self._request())
+            return await self.step.ask(await self._request())
         except ModelContextLengthError:
             shorter = await compact(self._engine, self._context, self._emitter, self._state, self._history, force=True)
             if not shorter:
                 raise
-            return await self.step.ask(self._request())
+            return await self.step.ask(await self._request())
 
-    def _request(self) -> ModelRequest:
+    async def _request(self) -> ModelRequest:
         plan = self._context.plan
+        history = await shown(self._engine.images, self._context, self._history)
         last = self._state.turns + 1 >= plan.max_turns
         return ModelRequest(
             model=plan.model,
-            messages=(*self._system, *self._history.messages),
+            messages=(*self._system, *history),
             tools=tuple(tool.spec for tool in self._tools.values()),
             tool_choice="none" if last else "auto",
             output_schema=plan.output.json_schema if plan.output else None,

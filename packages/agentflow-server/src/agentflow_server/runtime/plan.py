@@ -80,6 +80,7 @@ class Plan(BaseModel):
     reflections: int = 0
     settings: dict[str, Any] = Field(default_factory=dict[str, Any])
     notices: tuple[Notice, ...] = ()
+    trace: str | None = None
     citations: tuple[dict[str, Any], ...] = ()
 
 

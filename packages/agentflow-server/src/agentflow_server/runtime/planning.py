@@ -16,6 +16,7 @@ from agentflow_server.runtime.context import RunContext
 from agentflow_server.runtime.emitter import Emitter
 from agentflow_server.runtime.engine import Engine
 from agentflow_server.runtime.history import History
+from agentflow_server.runtime.images import shown
 from agentflow_server.runtime.opening import message_part
 from agentflow_server.runtime.plan import Notice, OutputSpec
 from agentflow_server.runtime.state import RunState, usage_content
@@ -55,7 +56,7 @@ async def make_plan(
     ask = hidden(f"{_INSTRUCTION}\nYour tools:{known or ' none'}", "system_reminders")
     request = ModelRequest(
         model=context.plan.model,
-        messages=(*system, *history.messages, ask),
+        messages=(*system, *await shown(engine.images, context, history), ask),
         output_schema=_SPEC.json_schema,
         output_name=_SPEC.name,
         attribution=context.attribution("planning"),

@@ -13,6 +13,7 @@ from agentflow.types.prompt_blocks import PromptPreview
 from agentflow_server.eventlog import Scope, StoredEvent, runs
 from agentflow_server.eventlog.runs import RunHeader
 from agentflow_server.jobs import Job, LeaseLostError, NewJob, Settled, ledger
+from agentflow_server.kit import logs, telemetry
 from agentflow_server.runtime.conclude import Conclusion
 from agentflow_server.runtime.context import RunContext
 from agentflow_server.runtime.emitter import Emitter
@@ -73,10 +74,16 @@ class Runner:
             context = await self._load(job)
         if context is None:
             return Settled.BY_HANDLER
-        try:
-            await self._drive(context, state or await load_state(self._engine.db, context))
-        except LeaseLostError:
-            logger.info("run is driven elsewhere", extra={"run": context.run.id})
+        run, plan = context.run, context.plan
+        logs.bind(run=run.id, tenant=run.tenant)
+        with telemetry.run_span(
+            agent=plan.agent_name, agent_id=run.agent_id, run_id=run.id, conversation_id=run.conversation_id,
+            tenant=run.tenant, trace=plan.trace,
+        ):  # fmt: skip
+            try:
+                await self._drive(context, state or await load_state(self._engine.db, context))
+            except LeaseLostError:
+                logger.info("run is driven elsewhere")
         return Settled.BY_HANDLER
 
     async def preview(self, context: RunContext, *, history: bool) -> PromptPreview:

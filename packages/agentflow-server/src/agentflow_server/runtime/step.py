@@ -7,6 +7,7 @@ far is void.
 from agentflow.errors import ModelInterruptedError
 
 from agentflow_server.gateway import Completed, Gateway, ModelRequest, ReasoningChunk, TextChunk
+from agentflow_server.kit import telemetry
 from agentflow_server.kit.clock import Clock
 from agentflow_server.runtime.context import RunContext
 from agentflow_server.runtime.emitter import Emitter
@@ -42,6 +43,16 @@ class Step:
 
     async def _stream(self, request: ModelRequest) -> Completed:
         self.partial = []
+        with telemetry.model_span(request.model) as span:
+            completed = await self._read(request)
+            usage = completed.usage
+            telemetry.model_answered(
+                span, completed.model, input_tokens=usage.input_tokens, output_tokens=usage.output_tokens,
+                finish_reason=completed.finish_reason,
+            )  # fmt: skip
+        return completed
+
+    async def _read(self, request: ModelRequest) -> Completed:
         completed: Completed | None = None
         async with self._gateway.stream(request) as chunks:
             async for chunk in chunks:

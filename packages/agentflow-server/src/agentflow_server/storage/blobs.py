@@ -8,13 +8,16 @@ import asyncio
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from agentflow.errors import PayloadTooLargeError
 
 _PIECE = 256 * 1024
+_STALE_SECONDS = 86_400
 
 
 class BlobRef(NamedTuple):
@@ -43,8 +46,22 @@ class Blobs(Protocol):
         """
         ...
 
+    def local(self, tenant: str, digest: str) -> AbstractAsyncContextManager[Path]:
+        """The file on a disk of this machine, to be read only, for as long as the context lasts.
+
+        Raises:
+            FileNotFoundError: the tenant has no such file.
+        """
+        ...
+
     async def delete(self, tenant: str, digest: str) -> None:
         """Forget a file; does nothing if there is none."""
+        ...
+
+    def discard(self, tenant: str, digest: str) -> None:
+        """The same at once, for use inside the transaction that forgets the file's last row: so nobody can begin to
+        use it in between.
+        """
         ...
 
 
@@ -53,6 +70,7 @@ class FolderBlobs:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._prepared = False
 
     def _path(self, tenant: str, digest: str) -> Path:
         if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
@@ -61,7 +79,7 @@ class FolderBlobs:
 
     async def put(self, tenant: str, pieces: AsyncIterable[bytes], *, max_bytes: int) -> BlobRef:
         incoming = self._folder / "incoming" / secrets.token_hex(16)
-        await asyncio.to_thread(incoming.parent.mkdir, 0o700, True, True)
+        await asyncio.to_thread(self._prepare, incoming.parent)
         digest, size = hashlib.sha256(), 0
         try:
             with await asyncio.to_thread(incoming.open, "xb") as file:
@@ -92,8 +110,27 @@ class FolderBlobs:
                     left -= len(piece)
                 yield piece
 
+    def _prepare(self, folder: Path) -> None:
+        """Make the folder of files that are arriving; once, rid it of what processes that died have left there."""
+        folder.mkdir(0o700, True, True)
+        if not self._prepared:
+            self._prepared = True
+            for left in folder.iterdir():
+                if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                    left.unlink(missing_ok=True)
+
+    @asynccontextmanager
+    async def local(self, tenant: str, digest: str) -> AsyncGenerator[Path]:
+        path = self._path(tenant, digest)
+        if not await asyncio.to_thread(path.is_file):
+            raise FileNotFoundError(digest)
+        yield path
+
     async def delete(self, tenant: str, digest: str) -> None:
-        await asyncio.to_thread(self._path(tenant, digest).unlink, True)
+        await asyncio.to_thread(self.discard, tenant, digest)
+
+    def discard(self, tenant: str, digest: str) -> None:
+        self._path(tenant, digest).unlink(missing_ok=True)
 
 
 def _check_size(size: int, limit: int) -> None:

@@ -1,10 +1,12 @@
 """`agentflow agents`."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
 
+from agentflow.cli.attachments import FILE
 from agentflow.cli.output import agent_id_of, connected, write_fields, write_json, write_table
 from agentflow.client import AgentFlow
 
@@ -105,6 +107,7 @@ def delete(client: AgentFlow, as_json: bool, agent: str) -> None:
 @click.argument("message")
 @click.option("--conversation", "conversation_id", help="Go on with this conversation.")
 @click.option("--model", help="provider/model, for this run.")
+@click.option("--attach", "files", multiple=True, type=FILE, help="A file for the agent; may be repeated.")
 @click.option("--stream/--no-stream", default=True, help="Write the answer as it comes.")
 @click.option("--verbose", is_flag=True, help="Also show tools and usage.")
 @connected
@@ -115,6 +118,7 @@ def run(
     message: str,
     conversation_id: str | None,
     model: str | None,
+    files: tuple[Path, ...],
     stream: bool,
     verbose: bool,
 ) -> None:
@@ -123,6 +127,8 @@ def run(
 
     options: dict[str, Any] = {"verbose": verbose, **({"model": model} if model else {})}
     agent_id = agent_id_of(client, agent)
+    if files:
+        options["attachment_ids"] = [client.attachments.upload(file).id for file in files]
     if stream:
         # people see which tools run; programs get what they asked for
         shown = {**options, "verbose": verbose or not as_json}

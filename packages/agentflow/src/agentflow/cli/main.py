@@ -12,7 +12,13 @@ import click
 
 COMMANDS = {
     "agents": ("agentflow.cli.agents:agents", "List, show, change and run agents."),
+    "artifacts": ("agentflow.cli.artifacts:artifacts", "Look at what agents have made, and act on it."),
+    "attachments": ("agentflow.cli.attachments:attachments", "Upload and download files that runs can be given."),
     "background": ("agentflow.cli.background:background", "Look after work that no run waits for."),
+    "cached_results": (
+        "agentflow.cli.cached_results:cached_results",
+        "Read large tool results that are kept for a while.",
+    ),
     "batches": ("agentflow.cli.batches:batches", "Work off many items in the background."),
     "cancellations": ("agentflow.cli.cancellations:cancellations", "Stop what is running."),
     "chat": ("agentflow.cli.chat:chat", "Talk to an agent."),

@@ -4,6 +4,7 @@ The sync and the async driver both run it, so that both behave the same in every
 """
 
 import random
+import sys
 import time
 import uuid
 from collections.abc import Generator, Mapping
@@ -102,7 +103,7 @@ def pipeline(
     attempt = 0
     while True:
         attempt += 1
-        sent = {**headers, **(credentials or {}), **request.headers, "X-Request-ID": request_id}
+        sent = {**_trace(), **headers, **(credentials or {}), **request.headers, "X-Request-ID": request_id}
         result = yield Send(request, sent, _left(timeout, deadline, request_id, attempt))
         if isinstance(result, Answer) and result.status == 401 and may_renew and request.resendable:
             may_renew = False
@@ -120,6 +121,15 @@ def pipeline(
         if deadline is not None and time.monotonic() + pause >= deadline:
             raise error
         yield Pause(pause)
+
+
+def _trace() -> dict[str, str]:
+    """The current span as headers (W3C Trace Context), if the program has loaded OpenTelemetry."""
+    headers: dict[str, str] = {}
+    propagate = sys.modules.get("opentelemetry.propagate")
+    if propagate is not None:
+        propagate.inject(headers)
+    return headers
 
 
 def _renewed(refused: Mapping[str, str] | None) -> Generator[Step, Result, Mapping[str, str] | None]:

@@ -51,6 +51,9 @@ class AgentSettings(RequestModel):
     enable_reflection: bool | None = None
     max_reflection_attempts: int | None = Field(default=None, ge=0, le=10)
     knowledge_bases: list[str] | None = None
+    artifact_types: list[str] | None = Field(
+        default=None, description="Types of artifacts it may make; `*` means all. Names that do not exist are left out."
+    )
     background_tools: list[str] | None = Field(
         default=None, description="Names of its tools that the model may call without waiting."
     )
@@ -123,6 +126,7 @@ class AgentConfig(ResponseModel):
     enable_reflection: bool = False
     max_reflection_attempts: int = 1
     knowledge_bases: list[str] = Field(default_factory=list[str])
+    artifact_types: list[str] = Field(default_factory=list[str])
     background_tools: list[str] = Field(default_factory=list[str])
     memory: dict[str, Any] = Field(default_factory=dict[str, Any])
     tools: list[str] = Field(default_factory=list[str])

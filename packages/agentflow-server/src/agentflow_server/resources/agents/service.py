@@ -13,6 +13,7 @@ from agentflow.types.runs import ChatRequest
 from agentflow_server.gateway import Gateway
 from agentflow_server.gateway.messages import TextPart, UserMessage, tagged
 from agentflow_server.http.identity import Caller
+from agentflow_server.kit import telemetry
 from agentflow_server.kit.clock import Clock, to_datetime
 from agentflow_server.kit.ids import new_id
 from agentflow_server.resources.agents import store
@@ -36,10 +37,7 @@ _MAIN = {
 }
 _SAMPLING = ("temperature", "max_tokens", "top_p", "frequency_penalty", "presence_penalty", "reasoning_effort")
 _NOT_BUILT = {
-    "attachment_ids": "attachments",
     "skills": "skills",
-    "artifacts": "artifacts",
-    "image_detail": "attachments",
 }
 
 
@@ -261,6 +259,7 @@ class AgentsService:
         added = await asyncio.gather(*(contributor.contribute(ask) for contributor in self._contributors))
         own = self._tools.references(self._selected(record, request))
         return Plan(
+            trace=telemetry.carrier(),
             agent_id=record.id,
             agent_name=record.name,
             model=model,

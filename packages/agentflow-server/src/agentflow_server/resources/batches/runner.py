@@ -189,8 +189,7 @@ class BatchRunner:
                     fatal.append(answer)
                 if fatal or isinstance(answer, APIError):
                     return
-                results.add(answer)
-                await results.room()
+                await results.add(answer)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(self._side_by_side, work.chunk.size)):
@@ -224,35 +223,33 @@ class _Results:
         self._work = work
         self._gathered: list[Row] = []
         self._in_flight: asyncio.Task[None] | None = None
+        self._next: asyncio.Task[None] | None = None
         self.failure: BaseException | None = None
 
-    def add(self, row: Row) -> None:
-        """Take a result."""
+    async def add(self, row: Row) -> None:
+        """Take a result; returns when it is on disk. Raises what made writing fail."""
         self._gathered.append(row)
-        if self._in_flight is None:
-            self._write()
-
-    async def room(self) -> None:
-        """Wait if more is gathered than a disk can keep up with. Raises what made writing fail."""
-        if self._in_flight is not None and len(self._gathered) > 2 * SIDE_BY_SIDE:
-            await asyncio.wait((self._in_flight,))
-        if self.failure is not None:
-            raise self.failure
+        if self._next is None:
+            self._next = asyncio.create_task(self._write_after(self._in_flight))
+        await asyncio.shield(self._next)
 
     async def flush(self) -> None:
         """Wait until everything is on disk. Raises what made writing fail."""
-        while self._in_flight is not None:
-            await asyncio.wait((self._in_flight,))
-            await asyncio.sleep(0)
-        if self.failure is not None:
-            raise self.failure
+        while (task := self._next or self._in_flight) is not None:
+            await asyncio.shield(task)
 
-    def _write(self) -> None:
+    async def _write_after(self, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait((before,))
         rows, self._gathered = self._gathered, []
-        self._in_flight = asyncio.create_task(self._written(rows))
-        self._in_flight.add_done_callback(self._next)
+        self._in_flight, self._next = self._next, None
+        try:
+            await self._write(rows)
+        finally:
+            if self._in_flight is asyncio.current_task():
+                self._in_flight = None
 
-    async def _written(self, rows: Sequence[Row]) -> None:
+    async def _write(self, rows: Sequence[Row]) -> None:
         work = self._work
         data = [(row.index, row.success, to_json(row, exclude_none=True)) for row in rows]
         tally = _tally(rows)
@@ -263,13 +260,6 @@ class _Results:
                 raise _BatchEndedError
 
         await self._db.write(unit)
-
-    def _next(self, done: asyncio.Task[None]) -> None:
-        self._in_flight = None
-        error = asyncio.CancelledError() if done.cancelled() else done.exception()
-        self.failure = self.failure or error
-        if self._gathered and self.failure is None:
-            self._write()
 
 
 async def _unwrapped(work: Any, results: _Results) -> None:

@@ -107,12 +107,20 @@ class BatchesService:
         Raises:
             ValidationError, PermissionDeniedError: it cannot be done; the file is not kept.
         """
+        taken = False
         try:
             operation, spec, hook, format_ = _form(upload)
             record, secret = await self._new(caller, operation, spec, hook)
-        except BaseException:
-            await self._blobs.delete(upload.space, upload.blob.digest)
-            raise
+            batch = await self._import(caller, upload, record, secret, format_, key)
+            taken = batch.id == record.id
+            return batch
+        finally:
+            if not taken:
+                await self._blobs.delete(upload.space, upload.blob.digest)
+
+    async def _import(
+        self, caller: Caller, upload: Upload, record: BatchRecord, secret: str | None, format_: str, key: str | None
+    ) -> Batch:
         file = {"space": upload.space, "digest": upload.blob.digest, "format": format_}
 
         def write(tx: Tx) -> None:

@@ -180,7 +180,8 @@ class Consolidation:
             return None
         if (agent.data.get("memory") or {}).get("consolidation") is False:
             return None
-        return (agent.data.get("llm_config") or {}).get("model") or await self._gateway.default_model()
+        own = (agent.data.get("llm_config") or {}).get("model")
+        return await self._gateway.choose(caller.tenant, caller.user_id, agent=own)
 
     async def _edits(
         self, caller: Caller, entry: Pending, model: str, blocks: Mapping[tuple[str, str], BlockRecord], piece: Piece

@@ -1,9 +1,9 @@
 """Memory: blocks of text about a user, changed under compare-and-set, and recalled entry by entry.
 
-Called by routes, by the model's tools, by consolidation, and through `MemoryContributor` by whoever plans a run.
+Called by routes, by the model's tools and by consolidation; a run gets what it is given of memory through `core_block`
+and `MemoryContributor`.
 """
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,6 +33,7 @@ from agentflow_server.resources.memory import store
 from agentflow_server.resources.memory.edits import BLOCK_TYPES, Edit, Limit, apply, check
 from agentflow_server.resources.memory.recall import Indexes, block_of
 from agentflow_server.resources.memory.store import BlockRecord
+from agentflow_server.resources.prompt_blocks.builtin import DynamicBlock, PromptContext
 from agentflow_server.runtime.plan import Contribution, PlanAsk
 from agentflow_server.storage import Database, Tx
 from agentflow_server.storage.idempotency import once
@@ -251,16 +252,6 @@ class MemoryService:
         mode = "hybrid" if found.by_meaning else "keyword"
         return MemoryRecallPage(results=results, mode=mode, pending=found.pending)
 
-    async def core(self, owner: Owner, *, user: bool = True, agent: bool = True) -> str | None:
-        """The core memory an agent is shown, the same text as long as nothing changes; None if there is none."""
-        records = await self._db.tenant(owner.tenant).read(lambda tx: store.cores(tx, owner.user_id, owner.agent_id))
-        parts = [
-            (_OWN if block.agent_id else _SHARED) + block.content.strip()
-            for block in records
-            if block.content.strip() and (agent if block.agent_id else user)
-        ]
-        return "<user_memory>\n{}\n</user_memory>".format("\n\n".join(parts)) if parts else None
-
     async def export(self, caller: Caller) -> UserExport:
         """Everything the server holds about the caller, room by room."""
         records = await self._db.tenant(caller.tenant).scan(lambda tx: store.of_user(tx, caller.user_id))
@@ -284,8 +275,27 @@ _SHARED = "About the user, from earlier conversations:\n"
 _OWN = "About the user, for you alone:\n"
 
 
+def core_block(db: Database) -> DynamicBlock:
+    """The built-in prompt block of core memory: in the stable prefix, the same text as long as nothing changes."""
+
+    async def write(context: PromptContext) -> str | None:
+        policy = context.memory_policy or MemoryPolicy()
+        agent_id = context.agent_id or ""
+        records = await db.tenant(context.tenant).read(lambda tx: store.cores(tx, context.user_id, agent_id))
+        parts = [
+            (_OWN if block.agent_id else _SHARED) + block.content.strip()
+            for block in records
+            if block.content.strip() and (policy.include_agent_core if block.agent_id else policy.include_user_core)
+        ]
+        return "\n\n".join(parts) or None
+
+    return DynamicBlock(
+        "user_memory", write, "What agents keep about the user: core memory.", tags=("memory",), order=50, ttl=0
+    )
+
+
 class MemoryContributor:
-    """What memory adds to a run: core memory to the cached prefix, archival matches to the turn, as the policy says."""
+    """What memory adds to the turn of a run: archival matches, if the policy wants them. Core memory is a block."""
 
     def __init__(self, memory: MemoryService) -> None:
         self._memory = memory
@@ -293,12 +303,8 @@ class MemoryContributor:
     async def contribute(self, ask: PlanAsk) -> Contribution:
         """See `Contributor`."""
         policy = ask.options.memory_policy or MemoryPolicy()
-        owner = Owner(ask.tenant, ask.user_id, ask.agent_id)
-        core, reminder = await asyncio.gather(
-            self._memory.core(owner, user=policy.include_user_core, agent=policy.include_agent_core),
-            self._reminder(owner, ask.message, policy),
-        )
-        return Contribution(system=(core,) if core else (), reminders=(reminder,) if reminder else ())
+        reminder = await self._reminder(Owner(ask.tenant, ask.user_id, ask.agent_id), ask.message, policy)
+        return Contribution(reminders=(reminder,) if reminder else ())
 
     async def _reminder(self, owner: Owner, message: str, policy: MemoryPolicy) -> str | None:
         if policy.archival_mode != "auto":

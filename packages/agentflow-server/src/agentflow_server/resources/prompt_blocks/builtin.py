@@ -1,13 +1,14 @@
 """What dynamic blocks and entity resolvers are, and the blocks of the server itself. Used by the service and app.py."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from agentflow.errors import ValidationError
 from agentflow.types.prompt_blocks import BlockScope, Mode, Role
+from agentflow.types.runs import MemoryPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,8 @@ class PromptContext:
 
     Attributes:
         agent_id: None in a preview without an agent. message: what the user wrote. now: aware, in `client_timezone`
-            (UTC without one). session_context: as the request has it.
+            (UTC without one). session_context, memory_policy: as the request has them.
+        agent: the agent's stored configuration; empty in a preview without one.
     """
 
     tenant: str
@@ -28,6 +30,8 @@ class PromptContext:
     now: datetime
     client_timezone: str | None = None
     session_context: "str | dict[str, Any] | None" = None
+    memory_policy: MemoryPolicy | None = None
+    agent: "Mapping[str, Any]" = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ class PromptBlocksContributor:
         context = PromptContext(
             ask.tenant, ask.user_id, ask.agent_id, ask.agent_name, ask.conversation_id, ask.message,
             to_datetime(now).astimezone(zone_of(options.client_timezone)), options.client_timezone,
-            options.session_context,
+            options.session_context, options.memory_policy, ask.agent,
         )  # fmt: skip
         found = await self._blocks.definitions(ask.tenant)
         blocks = [one for one in found if one.is_for(ask.agent_id, ask.agent_name)]

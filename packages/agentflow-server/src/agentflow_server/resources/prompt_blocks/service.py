@@ -61,6 +61,10 @@ class PromptBlocksService:
         self._dynamic = {block.name: block for block in (DATETIME, *dynamic)}
         self.deadline = deadline
 
+    def add(self, block: DynamicBlock) -> None:
+        """Take in a block of another room, while the server is put together."""
+        self._dynamic[block.name] = block
+
     async def definitions(self, tenant: str) -> list[Definition]:
         """Every block of a tenant in its order, the disabled ones too."""
         records = await self._db.tenant(tenant).read(store.every)

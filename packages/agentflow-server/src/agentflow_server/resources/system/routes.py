@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from agentflow.types.system import AuditPage, Health, Principal, Readiness, SystemInfo
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request, Response
 
 from agentflow_server.http.identity import AdminCaller, CurrentCaller
 from agentflow_server.http.pages import Limit, Offset
@@ -43,5 +43,12 @@ def router(service: SystemService) -> APIRouter:
     ) -> AuditPage:
         """The tenant's audit log, the newest entries first. For admins."""
         return await service.audit(caller, actor=actor, action=action, limit=limit, offset=offset)
+
+    @routes.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    async def metrics(request: Request) -> Response:
+        """Metrics for Prometheus: to programs of this machine, or to whoever has the token for them."""
+        peer = request.client.host if request.client else ""
+        body = await service.metrics(peer, request.headers.get("authorization"))
+        return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return routes

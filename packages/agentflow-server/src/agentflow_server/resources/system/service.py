@@ -1,17 +1,20 @@
 """What the server says of itself: alive, ready, which version, which features and limits."""
 
 import asyncio
+import hmac
 import time
 from importlib.metadata import PackageNotFoundError, version
 
-from agentflow.errors import UnavailableError
+from agentflow.errors import AuthenticationError, NotFoundError, UnavailableError
 from agentflow.types.system import AuditEntry, AuditPage, Health, Principal, Readiness, SystemInfo
 
 from agentflow_server.gateway import Gateway
 from agentflow_server.http.identity import Caller
 from agentflow_server.http.scopes import SCOPES
-from agentflow_server.kit.clock import to_datetime
-from agentflow_server.kit.settings import Settings
+from agentflow_server.jobs import ledger
+from agentflow_server.kit import telemetry
+from agentflow_server.kit.clock import Clock, to_datetime
+from agentflow_server.kit.settings import Settings, is_loopback
 from agentflow_server.storage import Database, audit
 from agentflow_server.storage.errors import StorageUnavailableError
 from agentflow_server.storage.signals import Signals
@@ -19,9 +22,9 @@ from agentflow_server.storage.signals import Signals
 _PATIENCE = 3.0
 FEATURES = {
     "agents": True, "conversations": True, "runs": True, "streaming": True, "structured_output": True,
-    "cancellations": True, "models": True, "approvals": False, "artifacts": False, "attachments": False,
-    "background": False, "batches": True, "cached_results": False, "completions": True, "knowledge_bases": True,
-    "memory": False, "prompt_blocks": True, "questions": False, "subagents": False, "usage": True,
+    "cancellations": True, "models": True, "approvals": False, "artifacts": True, "attachments": True,
+    "background": True, "batches": True, "cached_results": True, "completions": True, "knowledge_bases": True,
+    "memory": True, "prompt_blocks": True, "questions": False, "subagents": True, "usage": True,
 }  # fmt: skip
 
 
@@ -36,11 +39,12 @@ def server_version() -> str:
 class SystemService:
     """The system room."""
 
-    def __init__(self, settings: Settings, db: Database, gateway: Gateway, signals: Signals) -> None:
+    def __init__(self, settings: Settings, db: Database, gateway: Gateway, signals: Signals, clock: Clock) -> None:
         self._settings = settings
         self._db = db
         self._gateway = gateway
         self._signals = signals
+        self._clock = clock
         self._began = time.monotonic()
         self._version = server_version()
         self.stopping = False
@@ -69,6 +73,30 @@ class SystemService:
         if bad:
             raise UnavailableError(f"the server is not ready: {'; '.join(bad)}", details=checks, retry_after=1.0)
         return Readiness(status="ok", checks={**checks, "signals": self._signals.state})
+
+    async def metrics(self, peer: str, authorization: str | None) -> bytes:
+        """What this process counts, and how much work is due. It holds no tenant's name and no content.
+
+        Args:
+            peer: the address that asks.
+
+        Raises:
+            AuthenticationError: the metrics have a token, and this is not it. NotFoundError: they have none, and the
+            address is not of this machine.
+        """
+        token = self._settings.metrics_token
+        if token is not None:
+            wanted = f"Bearer {token.get_secret_value()}".encode()
+            if not hmac.compare_digest((authorization or "").encode(), wanted):
+                raise AuthenticationError("the metrics need their token (AGENTFLOW_METRICS_TOKEN)")
+        elif not is_loopback(peer):
+            raise NotFoundError("there is no route GET /metrics")
+        now = self._clock.micros()
+        depths = await self._db.read(lambda tx: ledger.depths(tx, now))
+        telemetry.queue.clear()
+        for queue, depth in depths.items():
+            telemetry.queue.labels(queue).set(depth)
+        return telemetry.exposition()
 
     async def info(self) -> SystemInfo:
         """Versions, features, limits."""

@@ -18,11 +18,12 @@ from agentflow_server.kit.clock import SECOND, Clock, to_iso
 from agentflow_server.kit.ids import new_id
 from agentflow_server.resources.usage import budgets, store
 from agentflow_server.resources.usage.budgets import NANO, Defaults, Standing, month_of, nano
-from agentflow_server.storage import Database, Tx
+from agentflow_server.storage import Database, TenantDatabase, Tx, rates
 
 logger = logging.getLogger(__name__)
 _PATIENCE = 30.0
 _LOOK_AGAIN = 0.5
+_MINUTE = 60 * SECOND
 
 
 class _Answer(NamedTuple):
@@ -37,9 +38,11 @@ class UsageMeter:
 
     Args:
         expire_after: seconds after which what a dead process has set aside is free again.
+        rate: model calls a minute of a tenant; 0 sets no limit.
     """
 
-    def __init__(self, db: Database, clock: Clock, defaults: Defaults, *, expire_after: float) -> None:
+    def __init__(self, db: Database, clock: Clock, defaults: Defaults, *, expire_after: float, rate: int = 0) -> None:
+        self._rate = rate
         self._db = db
         self._clock = clock
         self._defaults = defaults
@@ -54,6 +57,7 @@ class UsageMeter:
         what is left may be made alone: a budget is exceeded by one call at most. What costs nothing is not held up.
         """
         db = self._db.tenant(attribution.tenant)
+        await self._pace(db)
         caps = await db.read(lambda tx: budgets.effective(tx, attribution.user_id, self._defaults))
         if all(held.cap is None for held in caps):
             return None
@@ -77,6 +81,33 @@ class UsageMeter:
                     await bell.wait()
             except TimeoutError:
                 pass
+
+    async def _pace(self, db: TenantDatabase) -> None:
+        """Wait for the tenant's turn, where calls a minute are limited. The limit holds over all processes."""
+        if not self._rate:
+            return
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _PATIENCE
+        cost = _MINUTE // self._rate
+        burst = max(cost, SECOND)
+        while True:
+            now = self._clock.micros()
+
+            def unit(tx: Tx, now: int = now) -> int:
+                if rates.take(tx, "model_calls", cost=cost, period=burst, now=now):
+                    return 0
+                return max(1, rates.paid_until(tx, "model_calls") + cost - burst - now)
+
+            wait = await db.write(unit) / SECOND
+            if not wait:
+                return
+            if loop.time() + wait > until:
+                raise RateLimitedError(
+                    f"the tenant has made its {self._rate} model calls a minute",
+                    details={"limit": self._rate, "window_seconds": 60},
+                    retry_after=wait,
+                )
+            await asyncio.sleep(wait)
 
     def _try(self, tx: Tx, attribution: Attribution, amount: int) -> _Answer:
         now = self._clock.micros()

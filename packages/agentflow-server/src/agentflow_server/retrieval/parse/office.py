@@ -1,5 +1,6 @@
 """DOCX, PPTX and XLSX: their content in reading order, headings and tables kept."""
 
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,7 +93,8 @@ def read_xlsx(path: Path, out: Collector) -> Document:
     """Sheets: the values of their cells, the first row of each as its header."""
     import openpyxl
 
-    book: Any = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
+    file = io.BytesIO(path.read_bytes())  # a path would have to end in .xlsx
+    book: Any = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
     count = 0
     for count, sheet in enumerate(book.worksheets, 1):
         rows: list[list[str]] = []

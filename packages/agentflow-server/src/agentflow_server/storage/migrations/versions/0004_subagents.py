@@ -96,7 +96,6 @@ def _artifacts() -> None:
         _text("run_id", null=True),
         _text("type"),
         _text("title"),
-        _text("status"),
         _text("content"),
         _text("state"),
         _big("version"),

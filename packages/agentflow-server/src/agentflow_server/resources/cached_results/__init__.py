@@ -1,0 +1,1 @@
+"""The room `cached_results`."""
