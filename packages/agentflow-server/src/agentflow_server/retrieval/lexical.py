@@ -25,7 +25,9 @@ WITH asked AS (
     SELECT CAST(COUNT(*) AS float8) AS df FROM kb_chunks WHERE {IN_BASE} AND words @@ asked.q
   ) AS found WHERE numnode(q) > 0
 )
-SELECT c.number, CAST(SUM(terms.idf * 4 * ts_rank(CAST(:weights AS float4[]), c.words, terms.q, 1)) AS float8) AS score
+SELECT c.number, CAST(SUM(
+  terms.idf * 4 * ts_rank(CAST(:weights AS float4[]), c.words, terms.q, 0) / ln(20 + length(c.words))
+) AS float8) AS score
 FROM terms JOIN kb_chunks c ON c.words @@ terms.q WHERE c.tenant = :tenant AND c.kb_id = :kb
 """
 

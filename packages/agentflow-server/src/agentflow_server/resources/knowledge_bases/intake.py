@@ -104,8 +104,10 @@ class Intake:
         """Until a job of this process has ended, but not longer."""
         ended = self._ended.setdefault((tenant, job_id), asyncio.Event())
         try:
-            async with asyncio.timeout(seconds):
-                await ended.wait()
+            record = await self._db.tenant(tenant).read(lambda tx: store.job_by_id(tx, job_id))
+            if record is not None and record.status in ("queued", "processing"):
+                async with asyncio.timeout(seconds):
+                    await ended.wait()
         except TimeoutError:
             pass
         finally:
