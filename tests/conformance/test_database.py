@@ -1,6 +1,7 @@
 """The database port: what SQLite and PostgreSQL both promise to the stores."""
 
 import asyncio
+import base64
 import json
 import subprocess
 import sys
@@ -256,7 +257,8 @@ def test_a_folder_is_copied_to_postgresql(postgres: PostgresServer, tmp_path: Pa
     assert counts["agents"] == 2
     assert counts["events"] > 3
     assert "holds data already" in copy("--data", str(tmp_path), "--to", url).stderr
-    with local_server(database_url=url) as server, server.client() as client:
+    keys = f"local:{base64.b64encode((tmp_path / 'secret.key').read_bytes()).decode()}"
+    with local_server(database_url=url, secret_keys=keys) as server, server.client() as client:
         assert client.agents.get_config(agent.id).system_prompt == "Größe: ✓"
         moved = client.runs.retrieve(sent.run_id).result
         assert moved is not None

@@ -23,9 +23,12 @@ EXAMPLES = [
 
 
 @pytest.mark.parametrize("code", EXAMPLES)
-def test_examples_run(code: str, server: LocalServer, client: AgentFlow) -> None:
+def test_examples_run(
+    code: str, server: LocalServer, client: AgentFlow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from agentflow.auth.profiles import Profile, Profiles
 
+    monkeypatch.chdir(tmp_path)
     Profiles(os.environ).save(Profile("local", server.endpoint))
     exec(compile(code, "example", "exec"), {"client": client, "__name__": "example"})
 

@@ -4,6 +4,7 @@
 whether they belong to the whole `tenant` or to one `user`; `MAKERS` makes one. `admin`: people who administer only.
 """
 
+import json
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,11 +35,20 @@ TASK = {"task_id": "user"}
 ARTIFACT = {"artifact_id": "user"}
 BATCH = {"batch_id": "user"}
 NAME = {"name": "tenant"}
+BASE = {"kb_id": "tenant"}
+BASE_FILE = {"kb_id": "tenant", "file_id": "tenant"}
+AGENT_BASE = {"agent_id": "tenant", "kb_id": "tenant"}
+TOOL = {"agent_id": "tenant", "tool_identifier": "tenant"}
+ATTACHMENT = {"attachment_id": "user"}
+APPROVAL = {"approval_id": "user"}
+QUESTION = {"question_id": "user"}
+SOURCE = "def add(a: int) -> int:\n    return a\n"
 
 TABLE: dict[str, Row] = {
     "GET /": PUBLIC,
     "GET /health": PUBLIC,
     "GET /ready": PUBLIC,
+    "GET /metrics": PUBLIC,
     "GET /api/v1/system": PUBLIC,
     "GET /api/v1/system/me": Row(),
     "GET /api/v1/system/audit": ADMIN,
@@ -83,7 +93,7 @@ TABLE: dict[str, Row] = {
     "GET /api/v1/conversations/{conversation_id}/watch": Row("conversations", CONVERSATION),
     "GET /api/v1/runs/{run_id}": Row("conversations", RUN),
     "GET /api/v1/runs/{run_id}/stream": Row("conversations", RUN),
-    "GET /api/v1/conversations/{conversation_id}/cached-results": Row("cached_results", CONVERSATION),
+    "GET /api/v1/conversations/{conversation_id}/cached-results": Row("cached_results"),
     "GET /api/v1/conversations/{conversation_id}/cached-results/{cache_id}": Row("cached_results"),
     "POST /api/v1/agent/{agent_id}/chat/preview": Row("conversations", AGENT, body={"message": "hi"}),
     "GET /api/v1/agent/{agent_id}/context-blocks": Row(None, AGENT),
@@ -94,6 +104,61 @@ TABLE: dict[str, Row] = {
     "DELETE /api/v1/prompt-blocks/{name}": Row("prompt_blocks", NAME),
     "POST /api/v1/prompt-blocks/{name}/invalidate-cache": Row("prompt_blocks", NAME),
     "POST /api/v1/prompt-blocks/{name}/preview": Row("prompt_blocks", NAME, body={}),
+    "GET /api/v1/agent/{agent_id}/knowledge-bases": Row("knowledge_bases", AGENT),
+    "POST /api/v1/agent/{agent_id}/knowledge-bases/search": Row("knowledge_bases", AGENT, body={"query": "x"}),
+    "PUT /api/v1/agent/{agent_id}/knowledge-bases/{kb_id}": Row("knowledge_bases", AGENT_BASE),
+    "DELETE /api/v1/agent/{agent_id}/knowledge-bases/{kb_id}": Row("knowledge_bases", AGENT_BASE),
+    "GET /api/v1/knowledge-bases": Row("knowledge_bases"),
+    "POST /api/v1/knowledge-bases": Row("knowledge_bases"),
+    "POST /api/v1/knowledge-bases/create-from-url": Row("knowledge_bases"),
+    "POST /api/v1/knowledge-bases/jobs/{job_id}/cancel": Row("knowledge_bases"),
+    "GET /api/v1/knowledge-bases/{kb_id}": Row("knowledge_bases", BASE),
+    "PATCH /api/v1/knowledge-bases/{kb_id}": Row("knowledge_bases", BASE, body={"description": "x"}),
+    "DELETE /api/v1/knowledge-bases/{kb_id}": Row("knowledge_bases", BASE),
+    "GET /api/v1/knowledge-bases/{kb_id}/documents": Row("knowledge_bases", BASE),
+    "POST /api/v1/knowledge-bases/{kb_id}/documents": Row("knowledge_bases"),
+    "DELETE /api/v1/knowledge-bases/{kb_id}/documents/{file_id}": Row("knowledge_bases", BASE_FILE),
+    "GET /api/v1/knowledge-bases/{kb_id}/documents/{file_id}/chunks": Row("knowledge_bases", BASE_FILE),
+    "POST /api/v1/knowledge-bases/{kb_id}/refresh": Row("knowledge_bases", BASE),
+    "POST /api/v1/knowledge-bases/{kb_id}/search": Row("knowledge_bases", BASE, body={"query": "x"}),
+    "GET /api/v1/tools": Row("tools"),
+    "GET /api/v1/agent/{agent_id}/mcp-servers": Row("tools", AGENT),
+    "POST /api/v1/agent/{agent_id}/mcp-servers": Row("tools", body={}),
+    "DELETE /api/v1/agent/{agent_id}/mcp-servers/{server_id}": Row("tools"),
+    "POST /api/v1/agent/{agent_id}/mcp-servers/{server_id}/refresh": Row("tools"),
+    "GET /api/v1/agent/{agent_id}/tools": Row("tools", AGENT),
+    "POST /api/v1/agent/{agent_id}/tools": Row(
+        "tools", AGENT, body={"name": "plus", "description": "x", "function_code": SOURCE}
+    ),
+    "POST /api/v1/agent/{agent_id}/tools/openapi": Row("tools", body={}),
+    "POST /api/v1/agent/{agent_id}/tools/test": Row("tools", body={}),
+    "GET /api/v1/agent/{agent_id}/tools/{tool_identifier}": Row("tools", TOOL),
+    "PATCH /api/v1/agent/{agent_id}/tools/{tool_identifier}": Row("tools", TOOL, body={"description": "x"}),
+    "DELETE /api/v1/agent/{agent_id}/tools/{tool_identifier}": Row("tools", TOOL),
+    "PUT /api/v1/agent/{agent_id}/tools/{tool_identifier}/approval": Row("tools", TOOL, body={"enabled": True}),
+    "PUT /api/v1/agent/{agent_id}/tools/{tool_identifier}/assignment": Row("tools", TOOL, body={}),
+    "DELETE /api/v1/agent/{agent_id}/tools/{tool_identifier}/assignment": Row("tools", TOOL),
+    "POST /api/v1/agent/{agent_id}/tools/{tool_id}/run": Row(
+        "conversations", {"agent_id": "tenant", "tool_id": "tenant"}, body={"arguments": {"a": 1}, "stream": False}
+    ),
+    "GET /api/v1/approvals": Row("approvals"),
+    "GET /api/v1/approvals/pending": Row("approvals"),
+    "GET /api/v1/approvals/stats": Row("approvals"),
+    "GET /api/v1/approvals/summary": Row("approvals"),
+    "POST /api/v1/approvals/bulk-respond": Row("approvals", body={}),
+    "POST /api/v1/approvals/cleanup": Row("approvals"),
+    "GET /api/v1/approvals/{approval_id}": Row("approvals", APPROVAL),
+    "POST /api/v1/approvals/{approval_id}/cancel": Row("approvals", APPROVAL),
+    "POST /api/v1/approvals/{approval_id}/respond": Row("approvals", APPROVAL, body={"status": "denied"}),
+    "GET /api/v1/questions": Row("questions"),
+    "GET /api/v1/questions/{question_id}": Row("questions", QUESTION),
+    "POST /api/v1/questions/{question_id}/cancel": Row("questions", QUESTION),
+    "POST /api/v1/questions/{question_id}/respond": Row("questions", QUESTION, body={"answers": {"a": "b"}}),
+    "GET /api/v1/attachments": Row("attachments"),
+    "POST /api/v1/attachments": Row("attachments"),
+    "GET /api/v1/attachments/{attachment_id}": Row("attachments", ATTACHMENT),
+    "GET /api/v1/attachments/{attachment_id}/content": Row("attachments", ATTACHMENT),
+    "DELETE /api/v1/attachments/{attachment_id}": Row("attachments", ATTACHMENT),
     "GET /api/v1/artifacts": Row("artifacts"),
     "GET /api/v1/artifacts/types": Row("artifacts"),
     "PUT /api/v1/artifacts/types/{name}": Row("artifacts", body={}),
@@ -189,7 +254,7 @@ def _artifact(owner: httpx2.Client) -> dict[str, str]:
 
 
 def _batch(owner: httpx2.Client) -> dict[str, str]:
-    body = {"operation": "label", "items": ["x"], "categories": ["a", "b"]}
+    body = {"operation": "label", "items": [{"content": "x"}], "categories": ["a", "b"]}
     return {"batch_id": _made(owner.post("/api/v1/batches", json=body))["id"]}
 
 
@@ -197,6 +262,48 @@ def _prompt_block(owner: httpx2.Client) -> dict[str, str]:
     name = f"block_{uuid.uuid4().hex[:8]}"
     _made(owner.post("/api/v1/prompt-blocks", json={"name": name, "description": "x", "body": "x"}))
     return {"name": name}
+
+
+def _base(owner: httpx2.Client) -> dict[str, str]:
+    files = {"files": ("a.txt", b"hello")}
+    made = _made(owner.post("/api/v1/knowledge-bases", data={"name": uuid.uuid4().hex}, files=files))
+    listed = _made(owner.get(f"/api/v1/knowledge-bases/{made['id']}/documents"))
+    return {**_agent(owner), "kb_id": made["id"], "file_id": listed["files"][0]["id"]}
+
+
+def _tool(owner: httpx2.Client, **settings: Any) -> dict[str, str]:
+    agent = _agent(owner)
+    body = {"name": f"t{uuid.uuid4().hex[:8]}", "description": "x", "function_code": SOURCE, **settings}
+    made = _made(owner.post(f"/api/v1/agent/{agent['agent_id']}/tools", json=body))
+    return {**agent, "tool_identifier": made["id"], "tool_id": made["id"], "tool_name": made["name"]}
+
+
+def _waiting(owner: httpx2.Client, agent_id: str, message: str, event: str) -> str:
+    """The id in the event that a run waits behind."""
+    path = f"/api/v1/agent/{agent_id}/chat"
+    with owner.stream("POST", path, json={"message": message}) as answer:
+        for line in answer.iter_lines():
+            if f'"{event}"' in line:
+                return json.loads(line.removeprefix("data:"))["content"]["id"]
+    raise AssertionError(f"the run did not come to {event}")
+
+
+def _approval(owner: httpx2.Client) -> dict[str, str]:
+    made = _tool(owner, require_approval=True)
+    call = f'[[tool {made["tool_name"]} {{"a": 1}}]]'
+    return {"approval_id": _waiting(owner, made["agent_id"], call, "approval_required")}
+
+
+def _question(owner: httpx2.Client) -> dict[str, str]:
+    agent = _made(owner.post("/api/v1/agents", json={"name": f"A{uuid.uuid4().hex[:8]}", "tools": ["ask_user"]}))["id"]
+    call = '[[tool ask_user {"questions": [{"id": "a", "question": "Which?"}]}]]'
+    return {"question_id": _waiting(owner, agent, call, "question_required")}
+
+
+def _attachment(owner: httpx2.Client) -> dict[str, str]:
+    files = {"file": ("a.txt", uuid.uuid4().hex.encode())}
+    made = _made(owner.post("/api/v1/attachments", files=files))
+    return {"attachment_id": made["id"]}
 
 
 MAKERS: dict[str, Callable[[httpx2.Client], dict[str, str]]] = {
@@ -210,4 +317,11 @@ MAKERS: dict[str, Callable[[httpx2.Client], dict[str, str]]] = {
     "artifact_id": _artifact,
     "batch_id": _batch,
     "name": _prompt_block,
+    "kb_id": _base,
+    "file_id": _base,
+    "tool_identifier": _tool,
+    "tool_id": _tool,
+    "approval_id": _approval,
+    "question_id": _question,
+    "attachment_id": _attachment,
 }

@@ -190,6 +190,7 @@ def test_the_rate_limit_holds_over_processes_and_says_when_to_come_back() -> Non
         assert caught.value.retry_after == 6
 
 
+@pytest.mark.embedded
 def test_lots_of_two_processes_share_one_limit(tmp_path: Path) -> None:
     from agentflow_server.http.limits import Limits
     from agentflow_server.storage.sqlite import SqliteDatabase

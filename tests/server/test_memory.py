@@ -513,7 +513,7 @@ def test_export_and_erase_everything(own: AgentFlow) -> None:
     assert own.memory.recall("tea") == []
     assert own.conversations.list().total == 2
     own.memory.update("core", "Again.")
-    assert own.memory.erase(everything=True).erased == {"memory": 1, "conversations": 2}
+    assert own.memory.erase(everything=True).erased == {"memory": 1, "conversations": 2, "attachments": 0}
     emptied = own.memory.export().data
     assert not any(emptied.values())
 

@@ -37,7 +37,10 @@ class HttpAnswer:
 
 def problem(call: HttpCall, parameters: Mapping[str, Any]) -> str | None:
     """Why a template cannot be used with arguments of this schema, or None."""
-    parts = urlsplit(_PLACE.sub("x", call.url))
+    try:
+        parts = urlsplit(_PLACE.sub("x", call.url))
+    except ValueError as error:
+        return f"url: {error}"
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return "url: must be a whole http or https address"
     head = call.url.split("://", 1)[1].split("/", 1)[0]
@@ -83,7 +86,7 @@ async def send(
         return await _follow(client, call.method, url, headers, content, secret)
     except ForbiddenAddressError as error:
         raise ConnectorError("forbidden_address", str(error)) from None
-    except httpx2.InvalidURL as error:
+    except (httpx2.InvalidURL, ValueError) as error:
         raise ConnectorError("invalid_url", f"the address cannot be used: {error}") from None
     except httpx2.TimeoutException:
         raise ConnectorError(

@@ -231,7 +231,7 @@ class OpenApiImport(RequestModel):
     """
 
     document: dict[str, Any] | None = None
-    document_url: str | None = Field(default=None, max_length=4000)
+    document_url: str | None = Field(default=None, min_length=8, max_length=4000)
     operations: list[str] | None = Field(default=None, min_length=1, max_length=100)
     base_url: str | None = Field(default=None, max_length=2000)
     prefix: str = Field(default="", max_length=40, pattern=r"^[a-zA-Z0-9_]*$")

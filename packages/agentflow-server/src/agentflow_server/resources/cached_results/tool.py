@@ -12,7 +12,7 @@ from agentflow_server.runtime.plan import ToolRef
 from agentflow_server.runtime.tools import Tool, ToolFailedError, ToolInvocation, ToolOutcome
 
 READ = "read_cached_result"
-_SMALL = frozenset({"builtin", "memory", "background", "artifacts", "sub_agent", "questions"})
+_LARGE = frozenset({"source", "http", "mcp", "code"})
 _PIECE = 8_000
 _MOST = 20_000
 
@@ -25,13 +25,17 @@ class CachedResults:
 
     async def resolve(self, context: RunContext) -> Mapping[str, Tool]:
         """The reading tool, where something may be kept."""
-        if any(ref.kind not in _SMALL for ref in context.plan.tools):
+        if any(_says_much(ref) for ref in context.plan.tools):
             return {READ: ReadCached(self._service)}
         return {}
 
     def wrap(self, context: RunContext, ref: ToolRef | None, tool: Tool) -> Tool:
         """The tool with the cache around it; the platform's own tools say little."""
-        return tool if ref is None or ref.kind in _SMALL else Cached(tool, self._service)
+        return Cached(tool, self._service) if ref is not None and _says_much(ref) else tool
+
+
+def _says_much(ref: ToolRef) -> bool:
+    return ref.config.get("kind") in _LARGE
 
 
 @dataclass(frozen=True, slots=True)
