@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 from agentflow import AgentFlow
-from agentflow.transport.uploads import FilePart
 from agentflow_server.retrieval.embedding import bundled_embedder
 from agentflow_server.testing import local_server
 
@@ -109,7 +108,7 @@ def main() -> None:
     documents, questions, judged = read(given.folder)
     with tempfile.TemporaryDirectory() as folder, local_server(data=Path(folder)) as server, server.client() as client:
         files = [
-            FilePart("files", f"# {title}\n\n{text}".encode(), f"{number}.md")
+            (f"{number}.md", f"# {title}\n\n{text}".encode())
             for number, (title, text) in enumerate(documents, 1)
             if title or text
         ]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from agentflow import AgentFlow
-from agentflow.transport.uploads import FilePart
 
 from tests.crash.backend import Backend
 
@@ -26,9 +25,9 @@ def test_a_killed_ingestion_goes_on(tmp_path: Path) -> None:
     chance = random.Random(20261125)
     with Backend(tmp_path) as backend, AgentFlow(endpoint=backend.endpoint) as client:
         kb = client.knowledge_bases.create_from_files(
-            name="Animals", files=[FilePart("files", b"first", "first.txt")], chunk_size=CHUNK, overlap_percentage=0.0
+            name="Animals", files=[("first.txt", b"first")], chunk_size=CHUNK, overlap_percentage=0.0
         )
-        files = [FilePart("files", text_of(number).encode(), f"{number}.txt") for number in range(FILES)]
+        files = [(f"{number}.txt", text_of(number).encode()) for number in range(FILES)]
         job = client.knowledge_bases.upload_documents(kb.id, files=files)
         for _ in range(3):
             before = client.knowledge_bases.retrieve(kb.id).chunk_count

@@ -1,13 +1,22 @@
-"""The code of the SDK page, as printed, against a real backend: up to what identity, knowledge and prompts bring."""
+"""The code of the SDK page, as printed, against a real backend."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from agentflow.cli.main import root
-from agentflow_server.testing import LocalServer
+from agentflow_server.testing import LocalServer, ScriptedModel, local_server
 from click.testing import CliRunner
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def server(database: str) -> Iterator[LocalServer]:
+    """A backend whose `openai` is a model of ours."""
+    with local_server(providers={"openai": ScriptedModel()}) as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)
@@ -52,34 +61,50 @@ def test_explicit_credentials(server: LocalServer, monkeypatch: pytest.MonkeyPat
         assert from_environment.system.health().status == "ok"
 
 
-async def test_running_agents_with_options() -> None:
-    from agentflow import AsyncAgentFlow, InlinePromptBlock, RunOptions
+async def test_running_agents_with_options(capsys: pytest.CaptureFixture[str]) -> None:
+    from agentflow import AsyncAgentFlow, InlinePromptBlock, MemoryPolicy, RetrievalOptions, RunOptions
+    from agentflow.errors import ValidationError
 
+    async def printed() -> Any:
+        async with AsyncAgentFlow.from_profile("local") as client:
+            agent_id = (await client.agents.by_name("MainAgent")).id
+
+            result = await client.agents.run(
+                agent_id=agent_id,
+                message="Summarize the Acme account",
+                options=RunOptions(
+                    verbose=True,
+                    model="openai/gpt-5",
+                    temperature=0.2,
+                    max_tokens=4000,
+                    knowledge_bases=["kb_product_docs"],
+                    retrieval_options=RetrievalOptions(top_k=8, search_type="hybrid"),
+                    memory_policy=MemoryPolicy(archival_mode="auto", archival_limit=5),
+                    context_refs=[{"system": "crm", "type": "account", "id": "001ABC123"}],
+                    prompt_blocks=[
+                        InlinePromptBlock(
+                            name="selected_account",
+                            body="Acme Corp, ARR $120k, renewal in 31 days",
+                            tags=["selection", "context"],
+                        )
+                    ],
+                ),
+            )
+            print(result.text)
+            return result
+
+    with pytest.raises(ValidationError, match="kb_product_docs"):
+        await printed()
     async with AsyncAgentFlow.from_profile("local") as client:
-        agent_id = (await client.agents.by_name("MainAgent")).id
-
-        result = await client.agents.run(
-            agent_id=agent_id,
-            message="Summarize the Acme account",
-            options=RunOptions(
-                verbose=True,
-                model="agentflow/scripted",
-                temperature=0.2,
-                max_tokens=4000,
-                context_refs=[{"system": "crm", "type": "account", "id": "001ABC123"}],  # pyright: ignore[reportArgumentType]  # as printed
-                prompt_blocks=[
-                    InlinePromptBlock(
-                        name="selected_account",
-                        body="Acme Corp, ARR $120k, renewal in 31 days",
-                        tags=["selection", "context"],
-                    )
-                ],
-            ),
+        await client.knowledge_bases.create_from_files(
+            id="kb_product_docs", name="Product docs", files=[("acme.txt", b"Acme has ten seats.")]
         )
-        print(result.text)
-        assert result.metrics.model == "agentflow/scripted"
-        assert result.events
-        assert result.events[-1]["type"] == "end"
+    result = await printed()
+    assert capsys.readouterr().out.strip() == result.text
+    assert result.metrics.model == "openai/gpt-5"
+    assert [citation["source_file"] for citation in result.citations] == ["acme.txt"]
+    assert result.events
+    assert result.events[-1]["type"] == "end"
 
 
 async def test_streaming(capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,23 +154,3 @@ def test_conversations_synchronously() -> None:
         assert "Heron" in conversation.send("What is my project called?").text
         events = list(conversation.stream("[[words 3]]"))
         assert events[-1].content["text"] == "word1 word2 word3"
-
-
-async def test_runs_look_things_up() -> None:
-    from agentflow import AsyncAgentFlow, RetrievalOptions, RunOptions
-    from agentflow.errors import ValidationError
-    from agentflow.transport.uploads import FilePart
-
-    options = RunOptions(
-        knowledge_bases=["kb_product_docs"], retrieval_options=RetrievalOptions(top_k=8, search_type="hybrid")
-    )
-    async with AsyncAgentFlow.from_profile("local") as client:
-        agent_id = (await client.agents.by_name("MainAgent")).id
-        with pytest.raises(ValidationError, match="kb_product_docs"):
-            await client.agents.run(agent_id=agent_id, message="Summarize the Acme account", options=options)
-        await client.knowledge_bases.create_from_files(
-            id="kb_product_docs", name="Product docs", files=[FilePart("files", b"Acme has ten seats.", "acme.txt")]
-        )
-        result = await client.agents.run(agent_id=agent_id, message="Summarize the Acme account", options=options)
-        assert [citation["source_file"] for citation in result.citations] == ["acme.txt"]
-        await client.knowledge_bases.delete("kb_product_docs")

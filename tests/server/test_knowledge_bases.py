@@ -11,7 +11,6 @@ import pytest
 from agentflow import AgentFlow, RetrievalOptions, RunOptions
 from agentflow.errors import ConflictError, NotFoundError, ValidationError
 from agentflow.events import ToolFinished
-from agentflow.transport.uploads import FilePart
 from agentflow_server.gateway.messages import TextPart, UserMessage
 from agentflow_server.gateway.settings import Endpoint, GatewaySettings
 from agentflow_server.testing import LocalServer, Reply, ScriptedModel, local_server
@@ -28,8 +27,8 @@ INJECTION = (
 )
 
 
-def part(name: str, data: bytes | str) -> FilePart:
-    return FilePart("files", data.encode() if isinstance(data, str) else data, name)
+def part(name: str, data: bytes | str) -> tuple[str, bytes]:
+    return name, data.encode() if isinstance(data, str) else data
 
 
 @pytest.fixture(scope="module")

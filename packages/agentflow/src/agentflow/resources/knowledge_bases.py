@@ -11,7 +11,7 @@ from agentflow.resources.pages import AsyncPage
 from agentflow.resources.streams import new_id
 from agentflow.transport.drivers import AsyncTransport
 from agentflow.transport.request import Request, Timeout
-from agentflow.transport.uploads import FilePart, FileSource, Multipart, Progress
+from agentflow.transport.uploads import FilePart, Multipart, NamedFile, Progress
 from agentflow.types.knowledge_bases import (
     AssignedKnowledgeBases,
     CrawlSettings,
@@ -64,7 +64,7 @@ class AsyncKnowledgeBases:
         self,
         *,
         name: str,
-        files: Sequence[FileSource | FilePart],
+        files: Sequence[NamedFile],
         description: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
@@ -75,7 +75,7 @@ class AsyncKnowledgeBases:
         """Make a knowledge base of files. Waits for small ones; otherwise the answer has a `job_id` to `wait` for.
 
         Args:
-            files: paths, bytes or open files; `FilePart("files", source, name=…)` gives one a name.
+            files: paths, bytes or open files; a pair `(name, source)` gives one a name.
             metadata: of all these files, for `metadata_filters`.
             progress: called with the bytes sent so far, and how many there are.
             settings: `id`, `tags`, `chunk_size`, `overlap_percentage`, `chunking_strategy`, `embedding_model`, as in
@@ -114,7 +114,7 @@ class AsyncKnowledgeBases:
         self,
         kb_id: str,
         *,
-        files: Sequence[FileSource | FilePart],
+        files: Sequence[NamedFile],
         metadata: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
         timeout: Timeout | float | None = None,
@@ -309,8 +309,9 @@ def _key(given: str | None) -> dict[str, str]:
     return {"Idempotency-Key": given or new_id()}
 
 
-def _parts(files: Sequence[FileSource | FilePart]) -> Sequence[FilePart]:
-    return [one._replace(field="files") if isinstance(one, FilePart) else FilePart("files", one) for one in files]
+def _parts(files: Sequence[NamedFile]) -> Sequence[FilePart]:
+    pairs = (one if isinstance(one, tuple) else (None, one) for one in files)
+    return [FilePart("files", source, name) for name, source in pairs]
 
 
 def _fields(settings: Mapping[str, Any], metadata: Mapping[str, Any] | None) -> dict[str, str | None]:

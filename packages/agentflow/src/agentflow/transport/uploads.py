@@ -18,6 +18,7 @@ class ReadableFile(Protocol):
 
 
 FileSource = bytes | bytearray | memoryview | str | os.PathLike[str] | ReadableFile
+NamedFile = FileSource | tuple[str, FileSource]
 Progress = Callable[[int, int | None], None]
 PIECE = 256 * 1024
 

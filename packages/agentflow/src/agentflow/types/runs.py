@@ -1,7 +1,8 @@
 """Runs on the wire: what a run is asked to do, what it gives back."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -45,6 +46,12 @@ class ContextRef(RequestModel):
     id: str = Field(min_length=1, max_length=500)
 
 
+if TYPE_CHECKING:  # a type checker lets references be written as dicts, as the SDK page does
+    ContextRefs = Sequence[ContextRef | Mapping[str, Any]]
+else:
+    ContextRefs = list[ContextRef]
+
+
 class RunOptions(RequestModel):
     """Everything that can be said about one run besides its message. Each field is one of the chat route.
 
@@ -65,7 +72,7 @@ class RunOptions(RequestModel):
     retrieval_options: RetrievalOptions | None = None
     skills: list[str] | None = None
     artifacts: list[str] | None = None
-    context_refs: list[ContextRef] | None = Field(default=None, max_length=50)
+    context_refs: ContextRefs | None = Field(default=None, max_length=50)
     prompt_blocks: list[InlinePromptBlock] | None = Field(default=None, max_length=50)
     memory_policy: MemoryPolicy | None = None
     model: str | None = Field(default=None, min_length=1, max_length=300)

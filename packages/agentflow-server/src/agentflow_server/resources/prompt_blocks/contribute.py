@@ -80,7 +80,7 @@ class PromptBlocksContributor:
             context=(
                 *_session(options),
                 *(text for text in _wrapped(attached, texts) if text not in told),
-                *(self._reference(ref, outcomes, notices) for ref in options.context_refs or ()),
+                *(self._reference(ref, outcomes, notices) for ref in _references(options)),
                 *(tagged(block.name, block.body) for block in options.prompt_blocks or ()),
             ),
             notices=tuple(notices),
@@ -94,7 +94,7 @@ class PromptBlocksContributor:
         for one in blocks:
             if one.dynamic is not None and one.block.name not in kept:
                 work[_Work("block", one.block.name)] = partial(one.dynamic.function, context)
-        for ref in options.context_refs or ():
+        for ref in _references(options):
             resolver = self._resolvers.get((ref.system, ref.type))
             if resolver is not None:
                 work.setdefault(_Work("ref", _name(ref)), partial(resolver.function, context, ref.id))
@@ -201,6 +201,10 @@ def _checked(outcome: Outcome) -> Outcome:
 
 def _wrapped(blocks: Sequence[Definition], texts: dict[str, str | None]) -> tuple[str, ...]:
     return tuple(tagged(one.block.name, text) for one in blocks if (text := texts[one.block.name]))
+
+
+def _references(options: RunOptions) -> list[ContextRef]:
+    return [ContextRef.model_validate(ref) for ref in options.context_refs or ()]
 
 
 def _session(options: RunOptions) -> tuple[str, ...]:
