@@ -31,7 +31,7 @@ from agentflow_server.resources.approvals import follow as approvals_follow
 from agentflow_server.resources.approvals import routes as approvals_routes
 from agentflow_server.resources.approvals.service import ApprovalsService
 from agentflow_server.resources.artifacts import routes as artifacts_routes
-from agentflow_server.resources.artifacts.service import ArtifactsService
+from agentflow_server.resources.artifacts.service import ArtifactsService, CodeType, code_types
 from agentflow_server.resources.artifacts.tool import Artifacts
 from agentflow_server.resources.attachments import routes as attachments_routes
 from agentflow_server.resources.attachments.contribute import AttachmentsContributor
@@ -85,7 +85,7 @@ from agentflow_server.resources.runs import routes as runs_routes
 from agentflow_server.resources.runs.service import RunsService
 from agentflow_server.resources.subagents import follow as subagents_follow
 from agentflow_server.resources.subagents import routes as subagents_routes
-from agentflow_server.resources.subagents.service import SubagentsService
+from agentflow_server.resources.subagents.service import SubagentsService, linking
 from agentflow_server.resources.subagents.tool import Delegations
 from agentflow_server.resources.system import routes as system_routes
 from agentflow_server.resources.system.service import SystemService, server_version
@@ -154,12 +154,11 @@ def create_server(
     Raises:
         SettingsError: a setting cannot be used, or the data folder is in use.
     """
-    definitions = _definitions(settings)
+    definitions, types = _definitions(settings)
     ground = open_ground(settings, clock)
     db, hub, worker, clock = ground.db, ground.hub, ground.worker, ground.clock
     secrets = open_secrets(settings)
-    reached = gateway_settings or GatewaySettings.from_env(os.environ)
-    gateway, models, usage = _model_rooms(settings, reached, providers, db, clock, secrets)
+    gateway, models, usage = _model_rooms(settings, gateway_settings, providers, db, clock, secrets)
     log, tail = EventLog(db, hub, clock.micros), Tail(db, hub)
     approvals, questions = ApprovalsService(db, clock, worker), QuestionsService(db, clock, worker)
     maker = ToolMaker(db, settings, secrets, definitions=definitions, approve=approvals.gate)
@@ -171,7 +170,8 @@ def create_server(
     blocks = PromptBlocksService(db, clock, written, settings.prompt_block_seconds)
     contributors.append(PromptBlocksContributor(db, clock, blocks, (*entity_resolvers, *_entities(definitions))))
     knowledge = _knowledge(settings, ground, gateway, parser, blocks)
-    agents = AgentsService(db, clock, gateway, tools, blocks, knowledge, contributors, definitions.agents)
+    setups = [linking(definitions.sub_agents, clock)]
+    agents = AgentsService(db, clock, gateway, tools, blocks, knowledge, contributors, definitions.agents, setups)
     memory = MemoryService(db, clock, settings, worker, agents, Indexes(db, bundled_embedder()), holders)
     maker.offer(current_time(clock), AskUser(questions), *memory_tools(memory))
     Consolidation(db, clock, settings, worker, gateway, agents, memory)
@@ -192,7 +192,7 @@ def create_server(
         attachments_routes.router(attachments),
         agents_routes.knowledge_router(agents),
         knowledge_bases_routes.router(knowledge),
-        *_outputs(core),
+        *_outputs(core, types),
         *_delegation(core, subagents),
         runs_routes.router(runs, streams),
         conversations_routes.router(conversations, streams),
@@ -310,25 +310,27 @@ def _knowledge(
     return service
 
 
-def _definitions(settings: Settings) -> Definitions:
-    """What the user's folder defines."""
+def _definitions(settings: Settings) -> tuple[Definitions, dict[str, CodeType]]:
+    """What the user's folder defines, and the types of artifacts among it."""
     if settings.app is None:
-        return Definitions()
+        return Definitions(), {}
     try:
-        return load(settings.app)
+        found = load(settings.app)
+        return found, code_types(found.artifacts)
     except DefinitionError as error:
         raise SettingsError(f"AGENTFLOW_APP: {error}") from error
 
 
 def _model_rooms(
     settings: Settings,
-    gateway_settings: GatewaySettings,
+    given: GatewaySettings | None,
     providers: Mapping[str, Provider] | None,
     db: Database,
     clock: Clock,
     secrets: Secrets,
 ) -> tuple[Gateway, ModelsService, UsageService]:
     """The gateway between the rooms that rule it: models says who may ask what, usage counts and keeps budgets."""
+    gateway_settings = given or GatewaySettings.from_env(os.environ)
     caps = (settings.tenant_monthly_budget, settings.user_monthly_budget)
     budgets = Defaults(*(None if cap is None else nano(cap) for cap in caps))
     private = settings.allow_private_addresses
@@ -438,10 +440,10 @@ def _blobs(settings: Settings, room: str) -> FolderBlobs:
     return FolderBlobs(settings.data / "blobs" / room)
 
 
-def _outputs(core: _Core) -> list[APIRouter]:
+def _outputs(core: _Core, types: Mapping[str, CodeType]) -> list[APIRouter]:
     """What runs leave behind besides their answers: artifacts, and results too large for the model."""
     engine = core.engine
-    artifacts = ArtifactsService(engine.db, engine.clock)
+    artifacts = ArtifactsService(engine.db, engine.clock, types)
     making = Artifacts(artifacts, engine.clock)
     cached = CachedResultsService(engine.db, engine.clock, core.settings)
     cache = CachedResults(cached)

@@ -12,17 +12,21 @@ from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar, get_type_hints
+from uuid import UUID
 
 from agentflow.types.agents import AgentCreate
+from agentflow.types.artifacts import ArtifactTypeDefinition
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.errors import PydanticUserError
 
 from agentflow_server.sandbox.signature import read_docstring
 
 NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,63}")
+TYPE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 T = TypeVar("T", bound=Callable[..., Any])
 C = TypeVar("C")
 
@@ -71,23 +75,20 @@ class ToolDefinition:
 
 @dataclass(frozen=True, slots=True)
 class AgentDefinition:
-    """An agent written in code; `config` holds fields of `AgentCreate`."""
+    """An agent written in code; `config` holds fields of `AgentCreate`, `agent_id` the id it begins with."""
 
     name: str
     config: dict[str, Any]
+    agent_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SubAgentDefinition:
-    """A specialist written in code, callable from its `parents` (names). `config` holds further agent settings."""
+    """Who may call an agent that is written in code: its `parents` (names), without waiting if `background`."""
 
     name: str
-    description: str
     parents: tuple[str, ...]
-    agent_id: str | None = None
-    role: str | None = None
-    tools: tuple[str, ...] = ()
-    config: dict[str, Any] = field(default_factory=dict[str, Any])
+    background: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +110,14 @@ class PromptBlockDefinition:
 
 @dataclass(frozen=True, slots=True)
 class ArtifactDefinition:
-    """A type of artifact. `summarize` makes the text that models are shown of a content; `default` is a new one's."""
+    """A type of artifact. `summarize` makes the text that models are shown of a content; `default` lies under a new
+    one's.
+    """
 
     type: str
-    label: str
-    description: str
-    json_schema: dict[str, Any]
+    definition: ArtifactTypeDefinition
     summarize: Callable[[Any], str] | None = None
-    default: Any = None
-    actions: tuple[str, ...] = ()
+    default: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,14 +220,7 @@ def agent(name: str | None = None, **config: Any) -> Callable[[C], C]:
     def decorate(decorated: C) -> C:
         chosen: str = name or getattr(decorated, "__name__", "")
         text = inspect.cleandoc(decorated.__doc__ or "")
-        settings = {**({"description": text} if text else {}), **config}
-        try:
-            AgentCreate.model_validate({**settings, "name": chosen})
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(step) for step in first["loc"])
-            raise DefinitionError(f"agent {chosen!r}: {where}: {first['msg']}") from None
-        _define("agents", chosen, AgentDefinition(chosen, settings))
+        _define("agents", chosen, _agent(chosen, {**({"description": text} if text else {}), **config}))
         return decorated
 
     return decorate
@@ -236,21 +229,22 @@ def agent(name: str | None = None, **config: Any) -> Callable[[C], C]:
 def sub_agent(
     name: str | None = None,
     *,
-    parents: Sequence[str],
+    parents: str | Sequence[str],
     description: str | None = None,
     agent_id: str | None = None,
     role: str | None = None,
-    tools: Sequence[str] = (),
+    background: bool = False,
     **config: Any,
 ) -> Callable[[C], C]:
-    """Define a specialist that its parents may call.
+    """Define an agent that its parents may call.
 
     Args:
-        parents: names of agents. description: when to call it; the docstring by default. agent_id: a UUID to keep.
-        role: what it is, in its prompt. tools: names. config: further fields of an agent.
+        parents: names of agents. description: when to call it; the docstring by default. agent_id: the UUID it begins
+            with. role: the first line of its system prompt. background: it may be called without waiting for it.
+        config: further fields of an agent: `tools`, `system_prompt`, `llm_config`, …
 
     Raises:
-        DefinitionError: it has no description.
+        DefinitionError: it has no description or no parents, or a field does not hold.
     """
 
     def decorate(decorated: C) -> C:
@@ -258,11 +252,32 @@ def sub_agent(
         text = description or inspect.cleandoc(decorated.__doc__ or "")
         if not text:
             raise DefinitionError(f"sub-agent {chosen!r} needs a description: parents choose by it")
-        definition = SubAgentDefinition(chosen, text, tuple(parents), agent_id, role, tuple(tools), config)
-        _define("sub_agents", chosen, definition)
+        callers = _names(parents)
+        if not callers:
+            raise DefinitionError(f"sub-agent {chosen!r} needs parents: the names of agents that may call it")
+        settings = {**config, "description": text}
+        if role:
+            settings["system_prompt"] = f"Your role: {role}\n\n{config.get('system_prompt') or ''}".rstrip()
+        _define("agents", chosen, _agent(chosen, settings, agent_id))
+        _define("sub_agents", chosen, SubAgentDefinition(chosen, callers, background))
         return decorated
 
     return decorate
+
+
+def _agent(name: str, settings: dict[str, Any], agent_id: str | None = None) -> AgentDefinition:
+    try:
+        AgentCreate.model_validate({**settings, "name": name})
+        return AgentDefinition(name, settings, str(UUID(agent_id)) if agent_id else None)
+    except ValidationError as error:
+        raise DefinitionError(f"agent {name!r}: {_first(error)}") from None
+    except ValueError:
+        raise DefinitionError(f"agent {name!r}: agent_id: {agent_id!r} is no UUID") from None
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}"
 
 
 def prompt_block(
@@ -325,15 +340,19 @@ def artifact(
     description: str | None = None,
     json_schema: Mapping[str, Any] | None = None,
     summarizer: Callable[[Any], str] | None = None,
-    default: Any = None,
-    actions: Sequence[str] = (),
+    default: Mapping[str, Any] | None = None,
+    **config: Any,
 ) -> Callable[[C], C]:
     """Define a type of artifact.
 
     Decorates a pydantic model, whose schema is the content's, or a function `content -> str`, which summarises one.
 
+    Args:
+        default: what lies under the content of a new one: fields that it does not set.
+        config: further fields of `ArtifactTypeDefinition`: `actions`, `initial_state`, `icon`, `display`, …
+
     Raises:
-        DefinitionError: there is no schema.
+        DefinitionError: there is no schema, or a field does not hold.
     """
 
     def decorate(decorated: C) -> C:
@@ -347,10 +366,17 @@ def artifact(
             summarize = decorated
         if schema is None:
             raise DefinitionError(f"artifact {type!r} needs a schema: json_schema=, or decorate a pydantic model")
-        text = description or inspect.cleandoc(decorated.__doc__ or "")
-        shown = label or type.replace("_", " ").capitalize()
-        definition = ArtifactDefinition(type, shown, text, schema, summarize, default, tuple(actions))
-        _define("artifacts", type, definition)
+        if not TYPE.fullmatch(type):
+            raise DefinitionError(f"{type!r} is no type of artifacts: small letters, digits and _, a letter first")
+        shown = {
+            "label": label or type.replace("_", " ").capitalize(),
+            "description": description or inspect.cleandoc(decorated.__doc__ or ""),
+        }
+        try:
+            definition = ArtifactTypeDefinition.model_validate({**shown, **config, "content_schema": schema})
+        except ValidationError as error:
+            raise DefinitionError(f"artifact {type!r}: {_first(error)}") from None
+        _define("artifacts", type, ArtifactDefinition(type, definition, summarize, dict(default or {})))
         return decorated
 
     return decorate
@@ -428,7 +454,8 @@ def load(folder: Path) -> Definitions:
     and files whose names begin with `.` or `_` are not loaded by themselves.
 
     Raises:
-        DefinitionError: there is no such folder, or a module cannot be imported; names the file.
+        DefinitionError: there is no such folder, a module cannot be imported (names the file), or sub-agents call each
+            other in a circle.
     """
     root = folder.resolve()
     if not root.is_dir():
@@ -444,6 +471,10 @@ def load(folder: Path) -> Definitions:
             parts = path.relative_to(root).with_suffix("").parts
             if not any(part.startswith((".", "_")) for part in parts):
                 _import(parts, path)
+    try:
+        TopologicalSorter({one.name: one.parents for one in found.sub_agents.values()}).prepare()
+    except CycleError as error:
+        raise DefinitionError(f"sub-agents call each other in a circle: {' → '.join(error.args[1])}") from None
     return found
 
 

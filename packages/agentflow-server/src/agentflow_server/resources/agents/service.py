@@ -104,12 +104,14 @@ class AgentsService:
         for definition in self._definitions.values():
             settings = AgentCreate.model_validate({**definition.config, "name": definition.name})
             fields = settings.model_dump(mode="json", exclude_unset=True, exclude={"name", "tools"})
-            known = store.by_name(tx, definition.name)
+            kept = store.by_id(tx, definition.agent_id) if definition.agent_id else None
+            known = kept or store.by_name(tx, definition.name)
             data = {**(known.data if known else {}), **fields, "implementation_type": "code"}
-            record = AgentRecord(known.id if known else new_id(), definition.name, data, now, now)
+            identity = known.id if known else definition.agent_id or new_id()
+            record = AgentRecord(identity, definition.name, data, now, now)
             if known is None:
                 store.insert(tx, record)
-            elif known.data != data:
+            elif (known.name, known.data) != (record.name, data):
                 store.update(tx, record)
             if settings.tools is not None:
                 self._tools.set_names(tx, record.id, settings.tools, converging=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from agentflow.errors import ConflictError, NotFoundError, ValidationError
 from agentflow.types.artifacts import (
@@ -18,6 +18,7 @@ from agentflow.types.artifacts import (
     ArtifactVersionPage,
 )
 
+from agentflow_server.definitions import ArtifactDefinition, DefinitionError
 from agentflow_server.http.identity import Caller
 from agentflow_server.kit.clock import Clock, to_datetime
 from agentflow_server.resources.artifacts import store
@@ -30,24 +31,30 @@ Summarize = Callable[[Any], str]
 _SUMMARY = 300
 
 
+class CodeType(NamedTuple):
+    """A type written in code: `summarize` sums a content up, `default` lies under the content of a new one."""
+
+    shown: ArtifactType
+    summarize: Summarize | None
+    default: dict[str, Any]
+
+
 class ArtifactsService:
     """The artifacts room.
 
     Args:
-        defined: types written in code, with a function that sums a content up, or None.
+        defined: types written in code.
     """
 
-    def __init__(
-        self, db: Database, clock: Clock, defined: Mapping[str, tuple[ArtifactType, Summarize | None]] | None = None
-    ) -> None:
+    def __init__(self, db: Database, clock: Clock, defined: Mapping[str, CodeType]) -> None:
         self._db = db
         self._clock = clock
-        self._defined = dict(defined or {})
+        self._defined = defined
 
     async def types(self, tenant: str) -> dict[str, ArtifactType]:
         """Every type a tenant can use, by name."""
         own = await self._db.tenant(tenant).read(store.types)
-        code = {name: found for name, (found, _) in self._defined.items()}
+        code = {name: found.shown for name, found in self._defined.items()}
         tenants = {name: _type(name, ArtifactTypeDefinition.model_validate(data)) for name, data in own.items()}
         return {**tenants, **code, **BUILT_IN}
 
@@ -64,13 +71,8 @@ class ArtifactsService:
         """
         if name in BUILT_IN or name in self._defined:
             raise ConflictError(f"the type {name!r} is the server's own and cannot be defined anew")
-        if problem := schema_problem(wanted.content_schema):
-            raise _invalid("content_schema", f"this is not a JSON Schema: {problem}")
+        _check_definition(wanted)
         made = _type(name, wanted)
-        reached = {wanted.initial_state, *(action.to for action in wanted.actions.values())}
-        for key, action in wanted.actions.items():
-            if unknown := [state for state in action.from_ if state not in reached]:
-                raise _invalid(f"actions.{key}.from", f"no artifact can be in the state {unknown[0]!r}")
         data = wanted.model_dump(mode="json", by_alias=True)
         now = self._clock.micros()
         await self._db.tenant(caller.tenant).write(lambda tx: store.put_type(tx, name, data, now))
@@ -206,11 +208,16 @@ class ArtifactsService:
     def _next(self, found: ArtifactRecord, **changes: Any) -> ArtifactRecord:
         return replace(found, **changes, version=found.version + 1, updated_at=self._clock.micros())
 
+    def begun(self, type_: str, content: dict[str, Any]) -> dict[str, Any]:
+        """The content of a new artifact: what is given over the type's default."""
+        code = self._defined.get(type_)
+        return merged(code.default, content) if code is not None else content
+
     def summary_of(self, found: ArtifactRecord, type_: ArtifactType | None) -> str:
         """An artifact in few words, for the model."""
-        _, summarize = self._defined.get(found.type, (None, None))
-        if summarize is not None:
-            return summarize(found.content)[:_SUMMARY]
+        code = self._defined.get(found.type)
+        if code is not None and code.summarize is not None:
+            return code.summarize(found.content)[:_SUMMARY]
         fields = (type_.summary_fields if type_ else []) or list(found.content)[:4]
         told = [f"{name}: {_brief(found.content[name])}" for name in fields if name in found.content]
         return "; ".join(told)[:_SUMMARY]
@@ -307,14 +314,41 @@ def _leading_to(type_: ArtifactType, found: ArtifactRecord, status: Any) -> str:
     )
 
 
-def _type(name: str, wanted: ArtifactTypeDefinition) -> ArtifactType:
+def _check_definition(wanted: ArtifactTypeDefinition) -> None:
+    if problem := schema_problem(wanted.content_schema):
+        raise _invalid("content_schema", f"this is not a JSON Schema: {problem}")
+    reached = {wanted.initial_state, *(action.to for action in wanted.actions.values())}
+    for key, action in wanted.actions.items():
+        if unknown := [state for state in action.from_ if state not in reached]:
+            raise _invalid(f"actions.{key}.from", f"no artifact can be in the state {unknown[0]!r}")
+
+
+def code_types(definitions: Mapping[str, ArtifactDefinition]) -> dict[str, CodeType]:
+    """The types that are written in code, by name.
+
+    Raises:
+        DefinitionError: a name is a built-in type's, or the definition does not hold.
+    """
+    found: dict[str, CodeType] = {}
+    for name, one in definitions.items():
+        if name in BUILT_IN:
+            raise DefinitionError(f"artifact {name!r}: this is a built-in type; choose another name")
+        try:
+            _check_definition(one.definition)
+        except ValidationError as error:
+            raise DefinitionError(f"artifact {name!r}: {error.message}") from None
+        found[name] = CodeType(_type(name, one.definition, "code"), one.summarize, one.default)
+    return found
+
+
+def _type(name: str, wanted: ArtifactTypeDefinition, source: str = "tenant") -> ArtifactType:
     return type_of(
         name,
         wanted.label,
         wanted.description,
         wanted.content_schema,
         wanted.actions,
-        source="tenant",
+        source=source,
         initial_state=wanted.initial_state,
         summary_fields=wanted.summary_fields,
         icon=wanted.icon,

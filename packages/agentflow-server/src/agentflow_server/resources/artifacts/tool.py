@@ -89,7 +89,7 @@ class Artifacts:
         tools: dict[str, Tool] = {UPDATE: UpdateArtifact(self._service, known)}
         if CREATE in refs:
             types = {name: known[name] for name in refs[CREATE].config["types"] if name in known}
-            tools[CREATE] = CreateArtifact(types, self._clock)
+            tools[CREATE] = CreateArtifact(self._service, types, self._clock)
         return tools
 
 
@@ -97,6 +97,7 @@ class Artifacts:
 class CreateArtifact:
     """`create_artifact`. The artifact's id is the call's: a call that is looked at again makes no second one."""
 
+    service: ArtifactsService
     types: dict[str, ArtifactType]
     clock: Clock
     timeout: float | None = 30.0
@@ -128,12 +129,13 @@ class CreateArtifact:
     async def run(self, invocation: ToolInvocation) -> ToolOutcome:
         arguments, run = invocation.arguments, invocation.context.run
         type_ = self.types[arguments["type"]]
-        if problem := first_problem(arguments["content"], type_.content_schema):
+        content = self.service.begun(type_.name, arguments["content"])
+        if problem := first_problem(content, type_.content_schema):
             return _refused(invocation.call_id, type_.name, f"content: {problem}")
         now = self.clock.micros()
         record = ArtifactRecord(
             invocation.call_id, run.user_id, run.conversation_id, run.id, type_.name, arguments["title"],
-            arguments["content"], {"status": type_.initial_state}, 1, now, now,
+            content, {"status": type_.initial_state}, 1, now, now,
         )  # fmt: skip
 
         def keep(tx: Tx) -> None:

@@ -1,8 +1,10 @@
 """Sub-agents: agents that others may call. The edges between them, and how a call is planned."""
 
 import json
+import logging
 import re
 from collections import defaultdict
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from agentflow.errors import ConflictError, NotFoundError
@@ -10,6 +12,7 @@ from agentflow.types.agents import AgentCreate, AgentUpdate
 from agentflow.types.runs import ChatRequest
 from agentflow.types.subagents import Subagent, SubagentAssignment, SubagentCreate, SubagentPage, SubagentUpdate
 
+from agentflow_server.definitions import SubAgentDefinition
 from agentflow_server.http.identity import Caller
 from agentflow_server.kit.clock import Clock
 from agentflow_server.resources.agents.service import AgentsService, agent_of
@@ -20,6 +23,7 @@ from agentflow_server.runtime.limits import MAX_DEPTH
 from agentflow_server.runtime.plan import Plan
 from agentflow_server.storage import Database, Tx
 
+_log = logging.getLogger(__name__)
 _SHOWN = (
     "enable_planning", "enable_reflection", "max_reflection_attempts", "llm_config", "system_prompt", "knowledge_bases",
     "max_turns",
@@ -164,6 +168,27 @@ class SubagentsService:
                 "settings": {**plan.settings, **lineage},
             }
         )
+
+
+def linking(definitions: Mapping[str, SubAgentDefinition], clock: Clock) -> Callable[[Tx], None]:
+    """What gives a tenant the edges that are written in code. Parents it does not have are passed over."""
+
+    def unit(tx: Tx) -> None:
+        for one in definitions.values():
+            child = store.agent_named(tx, one.name)
+            for parent_name in one.parents:
+                parent = store.agent_named(tx, parent_name)
+                if child is None or parent is None:
+                    _log.warning("%s has no parent %s: there is no such agent", one.name, parent_name)
+                    continue
+                try:
+                    _require_sound(tx, parent, child)
+                except ConflictError as error:
+                    _log.error("%s may not be called by %s: %s", one.name, parent_name, error.message)
+                    continue
+                store.link(tx, parent, child, background=one.background, now=clock.micros())
+
+    return unit
 
 
 def description_of(edge: Edge) -> str:

@@ -62,3 +62,9 @@ def all_edges(tx: Tx) -> list[tuple[str, str]]:
     """Every (parent, child) of the tenant."""
     rows = tx.all("SELECT parent_id, child_id FROM agent_subagents WHERE tenant = :tenant")
     return [(row["parent_id"], row["child_id"]) for row in rows]
+
+
+def agent_named(tx: Tx, name: str) -> str | None:
+    """The id of the agent with a name."""
+    row = tx.one("SELECT id FROM agents WHERE tenant = :tenant AND name = :name", {"name": name})
+    return row["id"] if row else None
