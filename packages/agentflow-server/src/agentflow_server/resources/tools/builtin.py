@@ -53,5 +53,5 @@ def current_time(clock: Clock) -> FunctionTool:
         "properties": {"timezone": {"type": "string", "description": "IANA name, for example Europe/Vienna"}},
         "additionalProperties": False,
     }
-    description = "Tells the current date, time, weekday and calendar week."
+    description = "Tells what day it is: the current date, time, weekday and calendar week."
     return FunctionTool(ToolSpec(name=CURRENT_TIME, description=description, parameters=parameters), tell)
