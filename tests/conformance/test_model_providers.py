@@ -358,6 +358,41 @@ async def test_cancelling_closes_the_connection(dialect: Dialect) -> None:
         await port.aclose()
 
 
+async def test_a_connection_is_used_again() -> None:
+    """And where the provider has closed it while it lay idle, nobody notices."""
+    connections: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        while head := await reader.read(65536):
+            if b"\r\n\r\n" in head:
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+                )
+                writer.writelines(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in OPENAI.text)
+                writer.write(b"0\r\n\r\n")
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    endpoint = Endpoint(kind="openai", base_url="http://{}:{}".format(*server.sockets[0].getsockname()))
+    asked = Gateway(GatewaySettings(endpoints={"openai": endpoint}))
+
+    async def hello() -> None:
+        async with asked.stream(ModelRequest(OPENAI.model, ASK)) as chunks:
+            assert whole([chunk async for chunk in chunks]).message.text == "Hello"
+
+    for _ in range(3):
+        await hello()
+    assert len(connections) == 1
+    connections[0].close()
+    await connections[0].wait_closed()
+    await hello()
+    assert len(connections) == 2
+    await asked.aclose()
+    connections[1].close()
+    await connections[1].wait_closed()
+    server.close()
+
+
 async def test_structured_output_falls_back_to_plain_json() -> None:
     refusal = answer(OPENAI.error("'response_format' of type 'json_schema' is not supported"), status="400 Bad Request")
     with gateway(OPENAI, refusal, stream(*OPENAI.output)) as (port, server):

@@ -29,17 +29,20 @@ def wanted(row: Row) -> str:
     return f"agentflow:{row.scope}" if row.scope else "agentflow:conversations"
 
 
-NOW = int(time.time())
+def now() -> int:
+    return int(time.time())
+
+
 ATTACKS: dict[str, tuple[int, str | None, Attack]] = {
     "no token": (401, None, lambda issuer, row: {}),
     "garbage": (401, "malformed", lambda issuer, row: bearer("garbage")),
     "three parts of garbage": (401, "malformed", lambda issuer, row: bearer("a.b.c")),
     "basic": (401, "malformed", lambda issuer, row: {"Authorization": "Basic YTpi"}),
     "too large": (401, "malformed", lambda issuer, row: bearer("a" * 17_000 + ".b.c")),
-    "expired": (401, "expired", lambda issuer, row: bearer(issuer.person(exp=NOW - 60, iat=NOW - 900))),
+    "expired": (401, "expired", lambda issuer, row: bearer(issuer.person(exp=now() - 60, iat=now() - 900))),
     "without expiry": (401, "expired", lambda issuer, row: bearer(issuer.person(exp=None))),
-    "not yet valid": (401, "not_yet_valid", lambda issuer, row: bearer(issuer.person(nbf=NOW + 300))),
-    "issued in the future": (401, "not_yet_valid", lambda issuer, row: bearer(issuer.person(iat=NOW + 300))),
+    "not yet valid": (401, "not_yet_valid", lambda issuer, row: bearer(issuer.person(nbf=now() + 300))),
+    "issued in the future": (401, "not_yet_valid", lambda issuer, row: bearer(issuer.person(iat=now() + 300))),
     "wrong issuer": (401, "issuer", lambda issuer, row: bearer(issuer.person(iss="https://evil.example/"))),
     "wrong audience": (401, "audience", lambda issuer, row: bearer(issuer.person(aud="https://other.example"))),
     "no audience": (401, "audience", lambda issuer, row: bearer(issuer.person(aud=None))),

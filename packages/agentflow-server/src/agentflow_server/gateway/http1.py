@@ -116,6 +116,7 @@ class _Connection(asyncio.Protocol):
         self.headers: dict[str, str] = {}
         self.headed = False
         self.whole = False
+        self._keep_alive = False
         self.heard = False
 
     # What the event loop tells
@@ -172,6 +173,7 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self.headed:
             self.whole = True
+            self._keep_alive = self._parser.should_keep_alive()  # the parser forgets it with the message
 
     def _framed(self) -> bool:
         return "content-length" in self.headers or "chunked" in self.headers.get("transfer-encoding", "")
@@ -223,7 +225,7 @@ class _Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        reusable = self.whole and not self.closed and self._parser.should_keep_alive()
+        reusable = self.whole and not self.closed and self._keep_alive
         if not reusable:
             self.abort()
         self.free_since = self._loop.time()

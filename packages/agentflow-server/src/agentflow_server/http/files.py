@@ -2,19 +2,21 @@
 
 import re
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from urllib.parse import quote
 
 from agentflow.errors import BadRequestError
 from fastapi import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Send
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
 def file_response(
     request: Request,
-    read: Callable[[int, int], AsyncIterator[bytes]],
+    read: Callable[[int, int], AsyncGenerator[bytes, None]],
     *,
     size: int,
     sha256: str,
@@ -46,7 +48,19 @@ def file_response(
         start, end = _span(wanted, size)
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     headers["Content-Length"] = str(end - start)
-    return StreamingResponse(read(start, end), status, headers, media_type)
+    return _Streamed(read(start, end), status, headers, media_type)
+
+
+class _Streamed(StreamingResponse):
+    """Closes what it reads from also when its client has gone."""
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None], status: int, headers: dict[str, str], type_: str) -> None:
+        super().__init__(pieces, status, headers, type_)
+        self._pieces = pieces
+
+    async def stream_response(self, send: Send) -> None:
+        async with aclosing(self._pieces):
+            await super().stream_response(send)
 
 
 def _wanted(request: Request, etag: str) -> re.Match[str] | None:

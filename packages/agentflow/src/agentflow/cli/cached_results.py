@@ -1,4 +1,4 @@
-"""`agentflow cached_results`."""
+"""`agentflow cached-results`."""
 
 import click
 
@@ -6,7 +6,7 @@ from agentflow.cli.output import connected, write_json, write_table
 from agentflow.client import AgentFlow
 
 
-@click.group("cached_results")
+@click.group("cached-results")
 def cached_results() -> None:
     """Read large tool results that are kept for a while."""
 

@@ -16,7 +16,7 @@ COMMANDS = {
     "artifacts": ("agentflow.cli.artifacts:artifacts", "Look at what agents have made, and act on it."),
     "attachments": ("agentflow.cli.attachments:attachments", "Upload and download files that runs can be given."),
     "background": ("agentflow.cli.background:background", "Look after work that no run waits for."),
-    "cached_results": (
+    "cached-results": (
         "agentflow.cli.cached_results:cached_results",
         "Read large tool results that are kept for a while.",
     ),

@@ -79,7 +79,7 @@ class ReadCached:
     def spec(self) -> ToolSpec:
         return ToolSpec(
             name=READ,
-            description="Reads a piece of a large tool result that was kept under a cache_id.",
+            description="Pages through a tool result that was kept under a cache_id.",
             parameters={
                 "type": "object",
                 "properties": {
