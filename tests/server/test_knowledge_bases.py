@@ -341,7 +341,8 @@ class _Embeddings(BaseHTTPRequestHandler):
             }
             for place, text in enumerate(body["input"])
         ]
-        answer = json.dumps({"data": rows[::-1], "model": body["model"]}).encode()
+        usage = {"prompt_tokens": 7, "total_tokens": 7}
+        answer = json.dumps({"data": rows[::-1], "model": body["model"], "usage": usage}).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(answer)))
         self.end_headers()
@@ -362,6 +363,8 @@ def test_a_provider_embeds() -> None:
         )
         found = client.knowledge_bases.search(kb.id, query="zz", search_type="semantic", limit=1)
         assert found.documents[0].source_file == "z.txt"
+        (used,) = client.usage.summary("7d").by_model
+        assert (used.name, used.calls, used.input_tokens) == ("vllm/letters", 3, 21)
         provider.shutdown()
         provider.server_close()
         fallen = client.knowledge_bases.search(kb.id, query="aaa")

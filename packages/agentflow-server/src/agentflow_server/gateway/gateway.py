@@ -29,10 +29,12 @@ from agentflow_server.gateway.messages import (
     ImagePart,
     Message,
     ModelRequest,
+    TextPart,
+    Usage,
     UserMessage,
 )
 from agentflow_server.gateway.metering import MeteredCall
-from agentflow_server.gateway.ports import Meter, Policy, Preferred, UseCase
+from agentflow_server.gateway.ports import Embeddings, Meter, Policy, Preferred, UseCase
 from agentflow_server.gateway.settings import Endpoint, GatewaySettings, is_known
 from agentflow_server.gateway.stream import Chunk, Completed
 
@@ -65,7 +67,7 @@ class Provider(Protocol):
 class EmbeddingProvider(Protocol):
     """A provider that also gives embeddings."""
 
-    async def embed(self, model: str, texts: Sequence[str]) -> list[list[float]]:
+    async def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
         """One vector a text, in the order of the texts.
 
         Raises:
@@ -191,36 +193,51 @@ class Gateway:
             NotFoundError: there is no such provider. NotAvailableError: it is not configured, or has no embeddings.
             PermissionDeniedError: the tenant may not use it.
         """
-        await self._embedding(tenant, model_id)
+        await self._embedding(ModelRequest(model_id, (), attribution=Attribution(tenant, "")))
 
-    async def _embedding(self, tenant: str, model_id: str) -> tuple[str, EmbeddingProvider, str]:
-        name, model = _split(model_id)
-        endpoint = await self._policy.endpoint(tenant, model_id) if self._policy is not None else None
-        if endpoint is not None:
-            queue, provider = f"{tenant}:{name}", await self._own_provider(name, endpoint)
-        else:
-            queue, provider, _ = self._route(model_id)
-        if not isinstance(provider, EmbeddingProvider):
-            raise NotAvailableError(f"{model_id}: {name} gives no embeddings here; OpenAI-compatible providers do")
-        return queue, provider, model
+    async def _embedding(self, request: ModelRequest) -> tuple[_Route, EmbeddingProvider]:
+        route = await self._route_for(request)
+        if not isinstance(route.provider, EmbeddingProvider):
+            name, _ = _split(request.model)
+            raise NotAvailableError(f"{request.model}: {name} gives no embeddings here; OpenAI-compatible providers do")
+        return route, route.provider
 
     async def embed(self, model_id: str, texts: Sequence[str], *, attribution: Attribution) -> list[list[float]]:
-        """Embeddings of texts, one a text; tried again as `stream` is. They are not metered.
+        """Embeddings of texts, one a text; metered, and tried again as `stream` is.
 
         Args:
-            attribution: for whom: with whose key.
+            attribution: for whom.
 
         Raises:
-            NotFoundError, NotAvailableError, PermissionDeniedError: as `embeds`.
+            NotFoundError, NotAvailableError, PermissionDeniedError: as `embeds`. BudgetExceededError: see `Meter`.
             ModelError: the provider refused, failed or did not answer.
         """
-        queue, provider, model = await self._embedding(attribution.tenant, model_id)
-        slot = self._slots.setdefault(queue, asyncio.Semaphore(self._settings.concurrency))
+        said = tuple(UserMessage(parts=(TextPart(text=text),)) for text in texts)
+        request = ModelRequest(model_id, said, max_tokens=1, attribution=attribution)
+        route, provider = await self._embedding(request)
+        call = await self._metered(request, route)
+        error: BaseException | None = None
+        try:
+            vectors, tokens = await self._embedded(route, provider, model_id, texts)
+            if call is not None:
+                call.completed(Usage(input_tokens=tokens or self.count_tokens(said), requests=1), tokens is None)
+        except BaseException as caught:
+            error = caught
+            raise
+        finally:
+            if call is not None:
+                call.end(error)
+        return vectors
+
+    async def _embedded(
+        self, route: _Route, provider: EmbeddingProvider, model_id: str, texts: Sequence[str]
+    ) -> Embeddings:
+        slot = self._slots.setdefault(route.queue, asyncio.Semaphore(self._settings.concurrency))
         attempt = 0
         while True:
             try:
                 async with slot, asyncio.timeout(self._settings.idle_timeout):
-                    return await provider.embed(model, texts)
+                    return await provider.embed(route.model, texts)
             except TimeoutError:
                 raise ModelTimeoutError(f"{model_id} gave no embeddings in time") from None
             except (ModelRateLimitedError, ModelUnavailableError) as error:

@@ -58,6 +58,11 @@ class MeteredCall:
         elif isinstance(chunk, Completed):
             self._settle("completed", chunk.usage, chunk.cost, estimated=False)
 
+    def completed(self, usage: Usage, estimated: bool) -> None:
+        """An answer that is no stream has come: the call is settled."""
+        self._first = time.monotonic() - self._began
+        self._settle("completed", usage, catalogue.cost_of(self._request.model, usage), estimated=estimated)
+
     def end(self, error: BaseException | None) -> None:
         """The call is over, whether it was completed or not."""
         if self._settled:

@@ -37,6 +37,13 @@ class Policy(Protocol):
         ...
 
 
+class Embeddings(NamedTuple):
+    """Vectors of texts. input_tokens: as the provider has counted them, None if it has not."""
+
+    vectors: list[list[float]]
+    input_tokens: int | None
+
+
 class CallRecord(NamedTuple):
     """What became of one model call.
 

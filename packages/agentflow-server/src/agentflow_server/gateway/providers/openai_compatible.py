@@ -28,6 +28,7 @@ from agentflow_server.gateway.messages import (
     Usage,
     UserMessage,
 )
+from agentflow_server.gateway.ports import Embeddings
 from agentflow_server.gateway.settings import Endpoint, GatewaySettings
 from agentflow_server.gateway.stream import Chunk, Completed, FinishReason, ReasoningChunk, TextChunk, ToolCallStarted
 
@@ -151,7 +152,7 @@ class OpenAICompatible:
                 options["response_format"] = {"type": "json_schema", "json_schema": schema}
         return b'{"messages":[%s],%s' % (b",".join(messages), to_json(options)[1:])
 
-    async def embed(self, model: str, texts: Sequence[str]) -> list[list[float]]:
+    async def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
         """Embeddings of texts (`POST /embeddings`); see `EmbeddingProvider`."""
         url, headers = self._target(model)
         target = url.replace("/chat/completions", "/embeddings")
@@ -166,8 +167,9 @@ class OpenAICompatible:
         if response.status != 200:
             raise provider_error(self._name, response.status, body[:_MAX_ERROR], response.headers.get("retry-after"))
         try:
-            rows = sorted(from_json(body)["data"], key=lambda row: row["index"])
-            return [row["embedding"] for row in rows]
+            told = from_json(body)
+            rows = sorted(told["data"], key=lambda row: row["index"])
+            return Embeddings([row["embedding"] for row in rows], (told.get("usage") or {}).get("prompt_tokens"))
         except (ValueError, LookupError, TypeError):
             raise ModelUnavailableError(f"{self._name} answered with something that is no list of embeddings") from None
 
