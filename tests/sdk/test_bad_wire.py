@@ -360,3 +360,11 @@ def test_two_clients_share_one_tls_context() -> None:
     first.start()
     first.join()
     assert tls.shared_context() is tls.shared_context()
+
+
+@pytest.mark.parametrize("value", [float("nan"), print, object()])
+def test_what_json_cannot_say_is_refused_before_it_is_sent(value: object) -> None:
+    with wire([answer(b"{}")]) as server, AgentFlow(endpoint=server.endpoint) as client:
+        with pytest.raises(ConfigurationError, match="cannot be sent as JSON"):
+            client.request("POST", "/api/v1/agents", body={"name": value})
+        assert not server.requests

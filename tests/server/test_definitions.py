@@ -213,7 +213,7 @@ def test_a_change_of_the_folder_starts_the_server_again(tmp_path: Path) -> None:
     port = free_port()
     command = [str(Path(sys.executable).with_name("agentflow")), "serve", "--reload", "--app", str(app), "--port"]
     command += [str(port), "--data", str(tmp_path / "data"), "--log-level", "error"]
-    process = subprocess.Popen(command, env={**os.environ, "AGENTFLOW_DEV_AUTH_BYPASS": "true"})
+    process = subprocess.Popen(command, env={**os.environ, "DEV_AUTH_BYPASS": "true"})
     try:
         with AgentFlow(endpoint=f"http://127.0.0.1:{port}", max_retries=0) as client:
             _until(client, "Sells.")

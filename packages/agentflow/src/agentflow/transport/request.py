@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from agentflow.errors import ConfigurationError
 from agentflow.transport.uploads import Multipart
 
 DEFAULT_CONNECT = 10.0
@@ -70,8 +71,15 @@ class Request:
         return status < 300 and (self.download or (self.stream and "event-stream" in media_type))
 
     def content(self) -> bytes | None:
-        """The body as it is sent."""
-        return None if self.body is None else json.dumps(self.body, ensure_ascii=False, allow_nan=False).encode()
+        """The body as it is sent.
+
+        Raises:
+            ConfigurationError: it holds what JSON cannot say: a function, NaN, an object of one's own.
+        """
+        try:
+            return None if self.body is None else json.dumps(self.body, ensure_ascii=False, allow_nan=False).encode()
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"the arguments cannot be sent as JSON: {error}") from None
 
     def params(self) -> dict[str, str]:
         """The query as it is sent."""
