@@ -51,7 +51,9 @@ def test_arguments_win_over_the_environment_and_that_over_the_profile(
         monkeypatch.setenv(f"AGENTFLOW_{name}", values[name])
     client = AgentFlow(**arguments)
     assert client.endpoint == endpoint
-    sent = client._config.credentials.headers().get("Authorization")
+    headers = client._config.credentials.headers()
+    assert headers is not None
+    sent = headers.get("Authorization")
     assert sent == (token and f"Bearer {token}")
 
 
