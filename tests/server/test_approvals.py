@@ -1,6 +1,9 @@
 """Approvals and questions through the SDK: a run waits for somebody, durably, and goes on as it was decided."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +12,7 @@ from typing import Any
 
 import pytest
 from agentflow import AgentFlow
+from agentflow.cli.main import root
 from agentflow.errors import APIError, ConflictError, NotFoundError, ValidationError
 from agentflow.events import (
     ApprovalRequired,
@@ -21,7 +25,8 @@ from agentflow.events import (
     ToolStarted,
 )
 from agentflow.resources.runs import segment
-from agentflow_server.testing import Reply, ScriptedModel, local_server
+from agentflow_server.testing import LocalServer, Reply, ScriptedModel, local_server
+from click.testing import CliRunner
 
 PAY = "def pay(amount: int, to: str = 'nobody') -> str:\n    'Pays.'\n    return f'paid {amount} to {to}'\n"
 ASKED: dict[str, Any] = {
@@ -352,3 +357,27 @@ def test_pages_of_approvals(client: AgentFlow, agent: str) -> None:
     for query in ("page=0", "page_size=101", "status=odd"):
         with pytest.raises(APIError):
             client.request("GET", f"/api/v1/approvals?{query}")
+
+
+def test_the_commands_decide(server: LocalServer, client: AgentFlow, agent: str) -> None:
+    environment = {**os.environ, "AGENTFLOW_ENDPOINT": server.endpoint}
+
+    def respond(event: ApprovalRequired) -> None:
+        arguments = ["approvals", "respond", event.id or "", "approved", "--arguments", '{"amount": 8}']
+        done = CliRunner().invoke(root, arguments, env=environment)
+        assert done.output == "pay: approved\n"
+
+    assert of(pay(client, agent, respond), ToolFinished).result == "paid 8 to nobody"
+    terminal, stdin = os.openpty()
+    try:
+        os.write(terminal, b"y\n")
+        done = subprocess.run(
+            [str(Path(sys.executable).with_name("agentflow")), "agents", "run", agent, '[[tool pay {"amount": 5}]]'],
+            stdin=stdin, capture_output=True, text=True, timeout=30, env=environment,
+        )  # fmt: skip
+    finally:
+        os.close(terminal)
+        os.close(stdin)
+    assert done.returncode == 0, done.stderr
+    assert "paid 5 to nobody" in done.stdout
+    assert "Approve?" in done.stderr

@@ -1,6 +1,8 @@
 """`agentflow agents`."""
 
+import functools
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +124,11 @@ def run(
     stream: bool,
     verbose: bool,
 ) -> None:
-    """Run an agent with one message. With --json, --stream writes one event a line."""
+    """Run an agent with one message. With --json, --stream writes one event a line.
+
+    In a terminal, what the agent may not do without you, and what it asks you, is asked here.
+    """
+    from agentflow.cli.chat import answer_person
     from agentflow.cli.streaming import show_stream
 
     options: dict[str, Any] = {"verbose": verbose, **({"model": model} if model else {})}
@@ -135,7 +141,8 @@ def run(
         events = client.agents.stream(
             agent_id=agent_id, message=message, conversation_id=conversation_id, options=shown
         )
-        show_stream(events, as_json=as_json)
+        answer = functools.partial(answer_person, client) if sys.stdin.isatty() else None
+        show_stream(events, as_json=as_json, answer=answer)
         return
     result = client.agents.run(agent_id=agent_id, message=message, conversation_id=conversation_id, options=options)
     if as_json:

@@ -59,11 +59,31 @@ def show(client: AgentFlow, as_json: bool, approval_id: str) -> None:
 @connected
 def approve(client: AgentFlow, as_json: bool, approval_id: str, arguments: str | None, reason: str | None) -> None:
     """Approve a call."""
+    changed = _parsed(arguments)
+    _told(_respond(client, approval_id, "approved", modified_arguments=changed, reason=reason), as_json)
+
+
+def _parsed(arguments: str | None) -> Any:
     try:
-        changed = None if arguments is None else json.loads(arguments)
+        return None if arguments is None else json.loads(arguments)
     except ValueError as error:
         raise click.BadParameter(f"this is not JSON: {error}", param_hint="--arguments") from None
-    _told(_respond(client, approval_id, "approved", modified_arguments=changed, reason=reason), as_json)
+
+
+@approvals.command()
+@click.argument("approval_id")
+@click.argument("decision", type=click.Choice(["approved", "denied"]))
+@click.option("--arguments", metavar="JSON", help="In place of the proposed ones; with `approved` only.")
+@click.option("--reason", help="The model is told of a denial's.")
+@connected
+def respond(
+    client: AgentFlow, as_json: bool, approval_id: str, decision: Any, arguments: str | None, **given: Any
+) -> None:
+    """Decide on a call, in one command for both answers."""
+    changed = _parsed(arguments)
+    if changed is not None and decision == "denied":
+        raise click.UsageError("--arguments goes with approved only")
+    _told(_respond(client, approval_id, decision, modified_arguments=changed, **given), as_json)
 
 
 @approvals.command()

@@ -35,11 +35,11 @@ def chat(client: AgentFlow, as_json: bool, agent: str, conversation_id: str | No
     if not as_json:
         click.secho(f"Conversation {conversation.id}", dim=True, err=True)
     while (message := _next(interactive)) is not None:
-        answer = functools.partial(_answer, client) if interactive else None
+        answer = functools.partial(answer_person, client) if interactive else None
         show_stream(conversation.stream(message, options=options), as_json=as_json, answer=answer)
 
 
-def _answer(client: AgentFlow, event: Event) -> None:
+def answer_person(client: AgentFlow, event: Event) -> None:
     """Ask the person at the terminal what the run waits for; somebody else may have been quicker."""
     try:
         if isinstance(event, ApprovalRequired) and event.id is not None:
@@ -49,7 +49,7 @@ def _answer(client: AgentFlow, event: Event) -> None:
     except (ConflictError, ValidationError) as error:
         click.secho(error.message, dim=True, err=True)
         if isinstance(error, ValidationError):
-            _answer(client, event)
+            answer_person(client, event)
 
 
 def _decide(client: AgentFlow, approval_id: str, arguments: Any) -> None:
