@@ -31,6 +31,9 @@ def real_ids(server: LocalServer) -> dict[str, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings(  # the server of this process draws random pauses meanwhile; strategies do not
+    "ignore:Do not use the `random` module:hypothesis.errors.HypothesisDeprecationWarning"
+)
 @schema.parametrize()
 @settings(
     max_examples=10,
