@@ -100,6 +100,7 @@ class Importer:
             self._runner.dispatch(tx, job.tenant)
 
         await db.write(unit)
+        self._runner.tell(job.tenant, batch_id)
         if batch is not None and batch.file is not None:
             await self._blobs.delete(batch.file["space"], batch.file["digest"])
         return Settled.BY_HANDLER

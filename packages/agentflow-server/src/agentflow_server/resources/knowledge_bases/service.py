@@ -373,6 +373,7 @@ class KnowledgeBasesService:
 
         found = await self._db.tenant(caller.tenant).write(unit)
         self._worker.cancel(caller.tenant, job_id)
+        self._intake.tell(caller.tenant, job_id)
         return found
 
 
