@@ -1,6 +1,7 @@
 """Many streams at once: what a stream costs, and how late its text comes, from one stream to a thousand.
 
     python benchmarks/load.py                          the curve of our server
+    python benchmarks/load.py --postgres               on PostgreSQL, whose processes are counted too
     python benchmarks/load.py --soak 1800              the same number of streams for half an hour: does memory stay?
     python benchmarks/load.py --kit DIR agno …         peers too, by the adapters of the platform bench
                                                        (with its Python, and AGENTFLOW_COMMAND in the environment)
@@ -12,6 +13,7 @@ is the client at the model with nothing in between.
 
 import argparse
 import asyncio
+import base64
 import importlib
 import json
 import math
@@ -179,11 +181,25 @@ def direct() -> Target:
 
 
 @contextmanager
-def ours() -> Generator[Target]:
+def on_postgres() -> Generator[Target]:
+    """Our server on a PostgreSQL of its own, with its defaults for safety; the database counts too."""
+    from tests.postgres import running_postgres
+
+    key = "k1:" + base64.b64encode(os.urandom(32)).decode()
+    with (
+        running_postgres(durable=True) as database,
+        ours(AGENTFLOW_DATABASE_URL=database.migrated(), AGENTFLOW_SECRET_KEYS=key) as target,
+    ):
+        yield Target("agentflow on PostgreSQL", target.ask, [*target.processes, database.pid])
+
+
+@contextmanager
+def ours(**settings: str) -> Generator[Target]:
     """Our server on a fresh folder, every event on disk (`synchronous=FULL`) before it is read."""
     environ = {
         **os.environ, "DEV_AUTH_BYPASS": "true", "OPENAI_API_KEY": "x", "AGENTFLOW_DEFAULT_MODEL": "openai/fake",
         "OPENAI_BASE_URL": f"http://127.0.0.1:{MODEL_PORT}/v1", "AGENTFLOW_MODEL_CONCURRENCY": "1000",
+        **settings,
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         agentflow = os.environ.get("AGENTFLOW_COMMAND", str(Path(sys.executable).with_name("agentflow")))
@@ -381,13 +397,14 @@ async def soak(target: Target, streams: int, seconds: float) -> None:
 async def measure(args: argparse.Namespace) -> None:
     levels = [int(number) for number in args.streams.split(",")]
     with started([sys.executable, __file__, "--model"], MODEL_PORT):
+        server = on_postgres if args.postgres else ours
         if args.soak:
-            with ours() as target:
+            with server() as target:
                 await soak(target, levels[-1], args.soak)
             return
         print(HEADER, flush=True)
         await curve(direct(), levels, args.seconds)
-        with ours() as target:
+        with server() as target:
             await curve(target, levels, args.seconds)
         for name in args.peers:
             async with peer(name) as target:
@@ -401,6 +418,7 @@ def main() -> None:
     parser.add_argument(
         "--soak", type=float, default=0, metavar="SECONDS", help="keep the last level going for so long"
     )
+    parser.add_argument("--postgres", action="store_true", help="our server on PostgreSQL")
     parser.add_argument("--kit", type=Path, help="the folder of the platform bench")
     parser.add_argument("--model", action="store_true", help="be the model")
     parser.add_argument("peers", nargs="*", help="names of the platform bench's adapters")
