@@ -18,6 +18,7 @@ from agentflow.errors import (
 )
 from agentflow.types.attachments import Attachment, AttachmentPage
 
+from agentflow_server.http.forms import clean_name
 from agentflow_server.http.identity import Caller
 from agentflow_server.kit.clock import Clock, to_datetime
 from agentflow_server.kit.ids import new_id
@@ -63,7 +64,7 @@ class AttachmentsService:
         Raises:
             PayloadTooLargeError, UnsupportedMediaTypeError, ValidationError: it is not taken; nothing of it is kept.
         """
-        name = sniff.clean_name(name)
+        name = clean_name(name)
         blob = await self._blobs.put(caller.tenant, pieces, max_bytes=self._settings.max_attachment_bytes)
         db = self._db.tenant(caller.tenant)
         await db.write(lambda tx: store.use(tx, blob.digest, 1))
