@@ -36,6 +36,14 @@ class Settings(BaseModel):
     database_connections: int = Field(
         default=12, ge=2, le=500, description="AGENTFLOW_DATABASE_CONNECTIONS: PostgreSQL connections of one process"
     )
+    blobs_url: str | None = Field(
+        default=None, description="AGENTFLOW_BLOBS_URL: s3://bucket/prefix to keep files there and not in the folder"
+    )
+    blobs_endpoint: str | None = Field(
+        default=None,
+        pattern="^https?://",
+        description="AGENTFLOW_BLOBS_ENDPOINT: address of the S3-compatible store, if it is not Amazon's",
+    )
     sqlite_synchronous: Literal["full", "normal"] = Field(
         default="full",
         description="AGENTFLOW_SQLITE_SYNCHRONOUS: `full` survives power loss, `normal` only a killed process",
