@@ -16,6 +16,7 @@ from agentflow_server.gateway.gateway import Provider
 from agentflow_server.ground import Ground, open_ground
 from agentflow_server.http import envelope
 from agentflow_server.http.audit import Audit
+from agentflow_server.http.capacity import Capacity
 from agentflow_server.http.doorman import Doorman
 from agentflow_server.http.identity import Admit, Identity, current_caller, describe
 from agentflow_server.http.limits import Limits
@@ -265,7 +266,10 @@ def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Se
     _include(app, *rooms)
     app.include_router(system_routes.router(parts.system))
     uploads = (attachments_routes.UPLOADS, batches_routes.UPLOADS, *knowledge_bases_routes.UPLOADS)
-    server = Server(Doorman(app, parts.settings.max_body_bytes, uploads), app, begin_shutdown, close_unused)
+    settings = parts.settings
+    capacity = Capacity(settings.max_requests, settings.max_uploads, settings.max_bodies_bytes)
+    doorman = Doorman(app, capacity, settings.max_body_bytes, uploads)
+    server = Server(doorman, app, begin_shutdown, close_unused)
     return server
 
 

@@ -183,6 +183,17 @@ class Settings(BaseModel):
     max_body_bytes: int = Field(
         default=4 * 1024 * 1024, gt=0, description="AGENTFLOW_MAX_BODY_BYTES: largest JSON request"
     )
+    max_requests: int = Field(
+        default=4_000, gt=0, description="AGENTFLOW_MAX_REQUESTS: requests of one process under way, streams among them"
+    )
+    max_uploads: int = Field(
+        default=64, gt=0, description="AGENTFLOW_MAX_UPLOADS: forms with files that one process takes in at a time"
+    )
+    max_bodies_bytes: int = Field(
+        default=256 * 1024 * 1024,
+        gt=0,
+        description="AGENTFLOW_MAX_BODIES_BYTES: request bodies that one process holds in memory at a time",
+    )
     max_message_chars: int = Field(
         default=500_000,
         gt=0,
