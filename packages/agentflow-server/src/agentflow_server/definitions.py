@@ -19,14 +19,14 @@ from typing import Any, Literal, TypeVar, get_type_hints
 from uuid import UUID
 
 from agentflow.types.agents import AgentCreate
-from agentflow.types.artifacts import ArtifactTypeDefinition
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from agentflow.types.artifacts import ArtifactTypeDefinition, TypeName
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticUserError
 
 from agentflow_server.sandbox.signature import read_docstring
 
 NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,63}")
-TYPE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_TYPE_NAME: TypeAdapter[str] = TypeAdapter(TypeName)
 T = TypeVar("T", bound=Callable[..., Any])
 C = TypeVar("C")
 
@@ -366,8 +366,12 @@ def artifact(
             summarize = decorated
         if schema is None:
             raise DefinitionError(f"artifact {type!r} needs a schema: json_schema=, or decorate a pydantic model")
-        if not TYPE.fullmatch(type):
-            raise DefinitionError(f"{type!r} is no type of artifacts: small letters, digits and _, a letter first")
+        try:
+            _TYPE_NAME.validate_python(type)
+        except ValidationError:
+            raise DefinitionError(
+                f"{type!r} is no type of artifacts: small letters, digits and _, a letter first"
+            ) from None
         shown = {
             "label": label or type.replace("_", " ").capitalize(),
             "description": description or inspect.cleandoc(decorated.__doc__ or ""),

@@ -125,26 +125,28 @@ class Gateway:
             PermissionDeniedError: the tenant may not use the model. BudgetExceededError, RateLimitedError: see `Meter`.
             ModelError: it refused, failed, or did not answer in time.
         """
-        route = await self._route_for(request)
-        call = await self._metered(request, route)
+        tenant = request.attribution.tenant if request.attribution is not None else None
+        route = await self._route_for(request.model, tenant)
+        async with self._metered(request, route) as call, self._opened(request, route, call) as chunks:
+            yield chunks
+
+    @asynccontextmanager
+    async def _metered(self, request: ModelRequest, route: _Route) -> AsyncGenerator[MeteredCall | None]:
+        """The call between its reservation and its end, however it ends; None if it is not counted."""
+        if self._meter is None or request.attribution is None:
+            yield None
+            return
+        call = MeteredCall(self._meter, request.attribution, request, self.count_tokens)
+        call.own_key = route.own
+        await call.open()
         error: BaseException | None = None
         try:
-            async with self._opened(request, route, call) as chunks:
-                yield chunks
+            yield call
         except BaseException as caught:
             error = caught
             raise
         finally:
-            if call is not None:
-                call.end(error)
-
-    async def _metered(self, request: ModelRequest, route: _Route) -> MeteredCall | None:
-        if self._meter is None or request.attribution is None:
-            return None
-        call = MeteredCall(self._meter, request.attribution, request, self.count_tokens)
-        call.own_key = route.own
-        await call.open()
-        return call
+            call.end(error)
 
     @asynccontextmanager
     async def _opened(
@@ -193,13 +195,13 @@ class Gateway:
             NotFoundError: there is no such provider. NotAvailableError: it is not configured, or has no embeddings.
             PermissionDeniedError: the tenant may not use it.
         """
-        await self._embedding(ModelRequest(model_id, (), attribution=Attribution(tenant, "")))
+        await self._embedding(model_id, tenant)
 
-    async def _embedding(self, request: ModelRequest) -> tuple[_Route, EmbeddingProvider]:
-        route = await self._route_for(request)
+    async def _embedding(self, model_id: str, tenant: str) -> tuple[_Route, EmbeddingProvider]:
+        route = await self._route_for(model_id, tenant)
         if not isinstance(route.provider, EmbeddingProvider):
-            name, _ = _split(request.model)
-            raise NotAvailableError(f"{request.model}: {name} gives no embeddings here; OpenAI-compatible providers do")
+            name, _ = _split(model_id)
+            raise NotAvailableError(f"{model_id}: {name} gives no embeddings here; OpenAI-compatible providers do")
         return route, route.provider
 
     async def embed(self, model_id: str, texts: Sequence[str], *, attribution: Attribution) -> list[list[float]]:
@@ -214,19 +216,11 @@ class Gateway:
         """
         said = tuple(UserMessage(parts=(TextPart(text=text),)) for text in texts)
         request = ModelRequest(model_id, said, max_tokens=1, attribution=attribution)
-        route, provider = await self._embedding(request)
-        call = await self._metered(request, route)
-        error: BaseException | None = None
-        try:
+        route, provider = await self._embedding(model_id, attribution.tenant)
+        async with self._metered(request, route) as call:
             vectors, tokens = await self._embedded(route, provider, model_id, texts)
             if call is not None:
                 call.completed(Usage(input_tokens=tokens or self.count_tokens(said), requests=1), tokens is None)
-        except BaseException as caught:
-            error = caught
-            raise
-        finally:
-            if call is not None:
-                call.end(error)
         return vectors
 
     async def _embedded(
@@ -242,9 +236,7 @@ class Gateway:
                 raise ModelTimeoutError(f"{model_id} gave no embeddings in time") from None
             except (ModelRateLimitedError, ModelUnavailableError) as error:
                 attempt += 1
-                if attempt > self._settings.retries or (error.retry_after or 0) > 60:
-                    raise
-                await asyncio.sleep(error.retry_after or 0.25 * 2**attempt * random.uniform(0.8, 1.2))
+                await self._before_retry(attempt, error)
 
     async def _open(
         self, provider: Provider, request: ModelRequest, model: str
@@ -258,10 +250,13 @@ class Gateway:
                 raise ModelUnavailableError(f"{request.model} answered with nothing") from None
             except (ModelRateLimitedError, ModelUnavailableError) as error:
                 attempt += 1
-                if attempt > self._settings.retries or (error.retry_after or 0) > 60:
-                    raise
-                pause = error.retry_after or 0.25 * 2**attempt * random.uniform(0.8, 1.2)
-                await asyncio.sleep(pause)
+                await self._before_retry(attempt, error)
+
+    async def _before_retry(self, attempt: int, error: ModelRateLimitedError | ModelUnavailableError) -> None:
+        """Wait; raises the error where it is not worth the n-th retry."""
+        if attempt > self._settings.retries or (error.retry_after or 0) > 60:
+            raise error
+        await asyncio.sleep(error.retry_after or 0.25 * 2**attempt * random.uniform(0.8, 1.2))
 
     async def _priced(
         self, chunks: AsyncGenerator[Chunk, None], first: Chunk, model_id: str, call: MeteredCall | None
@@ -277,15 +272,14 @@ class Gateway:
             call.note(chunk)
         return chunk
 
-    async def _route_for(self, request: ModelRequest) -> _Route:
-        """The way to the request's model for whoever asks."""
-        attribution = request.attribution
-        if self._policy is not None and attribution is not None:
-            endpoint = await self._policy.endpoint(attribution.tenant, request.model)
+    async def _route_for(self, model_id: str, tenant: str | None) -> _Route:
+        """The way to a model for whoever asks."""
+        if self._policy is not None and tenant is not None:
+            endpoint = await self._policy.endpoint(tenant, model_id)
             if endpoint is not None:
-                name, _, model = request.model.partition("/")
-                return _Route(f"{attribution.tenant}:{name}", await self._own_provider(name, endpoint), model, True)
-        name, provider, model = self._route(request.model)
+                name, _, model = model_id.partition("/")
+                return _Route(f"{tenant}:{name}", await self._own_provider(name, endpoint), model, True)
+        name, provider, model = self._route(model_id)
         return _Route(name, provider, model, False)
 
     async def _own_provider(self, name: str, endpoint: Endpoint) -> Provider:

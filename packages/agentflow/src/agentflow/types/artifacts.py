@@ -1,13 +1,13 @@
 """Artifacts on the wire."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from agentflow.types.base import Page, RequestModel, ResponseModel
 
-TypeName = Field(min_length=1, max_length=64, pattern=r"^[a-z][a-z0-9_]*$")
+TypeName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z][a-z0-9_]*$")]
 
 
 class ArtifactAction(RequestModel):

@@ -1,7 +1,7 @@
 """Tools on the wire: their definitions, their assignments to agents, MCP servers, direct runs and dry runs."""
 
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,7 @@ from agentflow.types.runs import Id, RunResult
 NAME_PATTERN = r"^[a-zA-Z_][a-zA-Z0-9_]{0,63}$"
 Name = Field(pattern=NAME_PATTERN, description="1 to 64 letters, digits and _, not beginning with a digit.")
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"]
+Address = Annotated[str, Field(min_length=8, max_length=4000)]
 
 
 class HttpCall(RequestModel):
@@ -24,7 +25,7 @@ class HttpCall(RequestModel):
     """
 
     method: Method = "GET"
-    url: str = Field(min_length=8, max_length=4000)
+    url: Address
     headers: dict[str, str] = Field(default_factory=dict[str, str], max_length=50)
     header_arguments: dict[str, str] = Field(default_factory=dict[str, str], max_length=50)
     query: dict[str, str] | None = Field(default=None, max_length=100)
@@ -231,7 +232,7 @@ class OpenApiImport(RequestModel):
     """
 
     document: dict[str, Any] | None = None
-    document_url: str | None = Field(default=None, min_length=8, max_length=4000)
+    document_url: Address | None = None
     operations: list[str] | None = Field(default=None, min_length=1, max_length=100)
     base_url: str | None = Field(default=None, max_length=2000)
     prefix: str = Field(default="", max_length=40, pattern=r"^[a-zA-Z0-9_]*$")

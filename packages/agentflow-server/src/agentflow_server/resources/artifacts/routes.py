@@ -13,14 +13,14 @@ from agentflow.types.artifacts import (
     ArtifactTypeDefinition,
     ArtifactTypes,
     ArtifactVersionPage,
+    TypeName,
 )
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Query, Response
 
 from agentflow_server.http.identity import CurrentCaller
 from agentflow_server.http.pages import Limit, Offset
 from agentflow_server.resources.artifacts.service import ArtifactsService
 
-Name = Annotated[str, Path(min_length=1, max_length=64, pattern=r"^[a-z][a-z0-9_]*$")]
 Text = Annotated[str | None, Query(min_length=1, max_length=200)]
 
 
@@ -34,12 +34,12 @@ def router(service: ArtifactsService) -> APIRouter:  # noqa: C901 - a list of ro
         return await service.list_types(caller)
 
     @routes.put("/types/{name}")
-    async def define(caller: CurrentCaller, name: Name, body: ArtifactTypeDefinition) -> ArtifactType:
+    async def define(caller: CurrentCaller, name: TypeName, body: ArtifactTypeDefinition) -> ArtifactType:
         """Define a type of the tenant, or define it anew."""
         return await service.define(caller, name, body)
 
     @routes.delete("/types/{name}", status_code=204)
-    async def delete_type(caller: CurrentCaller, name: Name) -> Response:
+    async def delete_type(caller: CurrentCaller, name: TypeName) -> Response:
         """Remove a type of the tenant."""
         await service.delete_type(caller, name)
         return Response(status_code=204)
