@@ -88,6 +88,11 @@ class Place:
     async def put(self, content: bytes, tenant: str = "t", limit: int = 10 * MIB) -> BlobRef:
         return await self.blobs.put(tenant, pieces(content), max_bytes=limit)
 
+    async def stored(self, content: bytes, tenant: str = "t", limit: int = 64 * MIB) -> BlobRef:
+        ref = await self.put(content, tenant, limit)
+        await self.use(ref, tenant)
+        return ref
+
     async def get(self, ref: BlobRef, tenant: str = "t", start: int = 0, end: int | None = None) -> bytes:
         return b"".join([piece async for piece in self.blobs.read(tenant, ref.digest, start=start, end=end)])
 
@@ -101,6 +106,12 @@ _USE = (
 def in_use(tx: Tx, digest: str) -> bool:
     found = "SELECT 1 AS ok FROM prompt_blocks WHERE tenant = :tenant AND name = :digest"
     return tx.one(found, {"digest": digest}) is not None
+
+
+def standing(tx: Tx, digest: str) -> tuple[bool, bool]:
+    """Whether a row uses a blob, and whether the blob is there."""
+    found = "SELECT 1 AS ok FROM blobs WHERE tenant = :tenant AND digest = :digest AND state = 'stored'"
+    return in_use(tx, digest), tx.one(found, {"digest": digest}) is not None
 
 
 Run = Callable[[Callable[[Place], Awaitable[None]]], None]
@@ -148,7 +159,7 @@ def run(
 
 def test_what_is_stored_is_read_whole_and_in_part(run: Run) -> None:
     async def test(place: Place) -> None:
-        ref = await place.put(CONTENT)
+        ref = await place.stored(CONTENT)
         assert (ref.digest, ref.size) == (hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))
         assert await place.blobs.has("t", ref.digest)
         assert await place.get(ref) == CONTENT
@@ -163,7 +174,7 @@ def test_what_is_stored_is_read_whole_and_in_part(run: Run) -> None:
         async with place.blobs.local("t", ref.digest) as path:
             assert path.read_bytes() == CONTENT
         assert not path.exists()
-        assert await place.get(await place.put(b"")) == b""
+        assert await place.get(await place.stored(b"")) == b""
 
     run(test)
 
@@ -171,7 +182,7 @@ def test_what_is_stored_is_read_whole_and_in_part(run: Run) -> None:
 def test_a_large_file_goes_in_parts(run: Run) -> None:
     async def test(place: Place) -> None:
         content = random.Random(2).randbytes(20 * MIB + 1)
-        ref = await place.put(content, limit=64 * MIB)
+        ref = await place.stored(content)
         assert await place.get(ref) == content
 
     run(test)
@@ -179,15 +190,19 @@ def test_a_large_file_goes_in_parts(run: Run) -> None:
 
 def test_the_same_bytes_are_kept_once_until_nobody_uses_them(run: Run) -> None:
     async def test(place: Place) -> None:
-        first, second = await place.put(CONTENT), await place.put(CONTENT)
+        first, second = await place.stored(CONTENT), await place.stored(CONTENT)
+        await place.blobs.drop("t", [first, second])
         assert len(place.names()) == 1
-        await place.use(first)
-        await place.blobs.drop("t", [second])
         assert await place.get(first) == CONTENT
         third = await place.put(CONTENT)
-        await place.stop_using(first)
-        assert await place.get(third) == CONTENT, "it is held for the one that has just sent it"
-        await place.blobs.drop("t", [third])
+        await place.stop_using(second)
+        assert not await place.blobs.has("t", first.digest)
+        await place.use(third)
+        assert await place.get(third) == CONTENT, "what is on its way does not count on what is there"
+        fourth = await place.put(CONTENT)
+        await place.blobs.drop("t", [fourth, third])
+        assert await place.get(third) == CONTENT, "what is used is not dropped"
+        await place.stop_using(third)
         assert place.names() == []
         assert not await place.blobs.has("t", first.digest)
         with pytest.raises(FileNotFoundError):
@@ -198,17 +213,17 @@ def test_the_same_bytes_are_kept_once_until_nobody_uses_them(run: Run) -> None:
 
 def test_tenants_and_rooms_share_nothing(run: Run) -> None:
     async def test(place: Place) -> None:
-        mine = await place.put(b"secret", "a/../b")
+        mine = await place.stored(b"secret", "a/../b")
         assert not await place.blobs.has("b", mine.digest)
         with pytest.raises(FileNotFoundError):
             await place.get(mine, "b")
         with pytest.raises(FileNotFoundError):
-            await place.get(BlobRef("../" * 20, 6), "a/../b")
+            await place.get(BlobRef("../" * 20, 6, "../"), "a/../b")
         other = place.storage.room("others", lambda tx, digest: False)
         assert not await other.has("a/../b", mine.digest)
-        theirs = await place.put(b"secret", "b")
+        theirs = await place.stored(b"secret", "b")
         assert len(place.names()) == 2
-        await place.blobs.drop("b", [theirs])
+        await place.stop_using(theirs, "b")
         assert await place.get(mine, "a/../b") == b"secret"
 
     run(test)
@@ -237,8 +252,7 @@ def test_what_a_dead_process_left_is_collected(run: Run) -> None:
     """
 
     async def test(place: Place) -> None:
-        used, left = await place.put(b"used"), await place.put(b"left")
-        await place.use(used)
+        used, left = await place.stored(b"used"), await place.put(b"left")
         asleep, awake = asyncio.Event(), asyncio.Event()
 
         async def sleep() -> None:
@@ -257,11 +271,10 @@ def test_what_a_dead_process_left_is_collected(run: Run) -> None:
         assert len(place.names()) == 1
         assert await place.get(used) == b"used"
         awake.set()
-        with pytest.raises(UnavailableError, match="again"):
-            await late
-        with pytest.raises(UnavailableError, match="again"):
-            await place.use(left)
-        assert await place.get(await place.put(b"left")) == b"left"
+        for ref in (await late, left):
+            with pytest.raises(UnavailableError, match="again"):
+                await place.use(ref)
+        assert await place.get(await place.stored(b"left")) == b"left"
 
     run(test)
 
@@ -276,15 +289,14 @@ def test_a_late_removal_does_no_harm(run: Run) -> None:
             asleep.set()
             await awake.wait()
 
-        ref = await place.put(b"again")
+        ref = await place.stored(b"again")
         place.store.before_remove = sleep
-        dropping = asyncio.create_task(place.blobs.drop("t", [ref]))
+        dropping = asyncio.create_task(place.stop_using(ref))
         await asleep.wait()
         place.store.before_remove = nothing
         place.clock.ahead = 61 * SECOND
         await clear(place.storage, "t")  # another process does not wait for it
-        fresh = await place.put(b"again")
-        await place.use(fresh)
+        fresh = await place.stored(b"again")
         awake.set()
         await dropping
         assert await place.get(fresh) == b"again"
@@ -303,10 +315,15 @@ def test_senders_and_deleters_of_the_same_bytes_do_not_meet(run: Run) -> None:
                     tenant = "shared"
                 ref = await place.put(content, tenant)
                 await asyncio.sleep(chance.random() / 100)
-                assert await place.get(ref, tenant) == content, turn
-                await place.blobs.drop(tenant, [ref])
+                await place.use(ref, tenant)
+                used, there = await place.storage.db.tenant(tenant).read(lambda tx, ref=ref: standing(tx, ref.digest))
+                assert used == there, turn
+                assert used or tenant == "shared", "others delete what is shared"
+                await place.stop_using(ref, tenant)
 
         await asyncio.gather(*(one(seed) for seed in range(8)))
+        for tenant in ("shared", *(f"t{seed}" for seed in range(0, 8, 2))):
+            await place.blobs.clear(tenant)
         assert place.names() == []
 
     run(test)
@@ -314,7 +331,7 @@ def test_senders_and_deleters_of_the_same_bytes_do_not_meet(run: Run) -> None:
 
 def test_a_store_that_is_away_is_said_and_made_up_for(run: Run) -> None:
     async def test(place: Place) -> None:
-        kept = await place.put(b"kept")
+        kept = await place.stored(b"kept")
 
         async def away() -> None:
             raise StorageUnavailableError("away")
@@ -322,7 +339,7 @@ def test_a_store_that_is_away_is_said_and_made_up_for(run: Run) -> None:
         place.store.before_add = place.store.before_remove = away
         with pytest.raises(UnavailableError):
             await place.put(b"new")
-        await place.blobs.drop("t", [kept])
+        await place.stop_using(kept)
         assert not await place.blobs.has("t", kept.digest), "it is gone for its tenant at once"
         assert len(place.names()) == 1
         place.store.before_add = place.store.before_remove = nothing

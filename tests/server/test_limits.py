@@ -1,17 +1,17 @@
 """Back-pressure: what is more than the server takes is refused with 503 and Retry-After, and it does not grow."""
 
-import asyncio
 import http.client
 import json
+import socket
 import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx2
-import pytest
 from agentflow_server.testing import LocalServer, local_server
 
 MIB = 1024 * 1024
@@ -70,10 +70,11 @@ def test_queued_runs() -> None:
             answers = [pool.submit(start, number) for number in range(12)]
             told.wait(30)
             taken = [run_id for answer in answers if (run_id := answer.result())]
-        assert sorted(client.runs.retrieve(run_id).status for run_id in taken) == ["queued"] * 4 + ["running"]
+        runs = sorted((client.runs.retrieve(run_id) for run_id in taken), key=lambda run: run.status, reverse=True)
+        assert [run.status for run in runs] == ["running"] + ["queued"] * 4
         assert client.conversations.list().total == 5
-        for conversation in client.conversations.list():
-            client.conversations.delete(conversation.id)
+        for run in runs:
+            client.conversations.delete(run.conversation_id)
         eventually(lambda: httpx2.post(url, json={"message": "hi", "stream": False}).status_code == 200)
 
 
@@ -166,39 +167,48 @@ def test_many_uploads_at_once_do_not_grow_the_server() -> None:
         assert peak < 24 * MIB, f"{peak / MIB:.1f} MiB for 64 MiB of files, clients and server together"
 
 
-@pytest.mark.anyio
-async def test_a_reader_that_does_not_read() -> None:
-    """A stream that nobody reads holds a bounded part of its events; read later, it has every one of them in order."""
-    words = 40_000
-    with local_server() as server:
-        async with server.async_client(timeout=60) as client:
-            agent_id = (await client.agents.by_name("MainAgent")).id
-        host, port = server.endpoint.removeprefix("http://").split(":")
-        reader, writer = await asyncio.open_connection(host, int(port), limit=2**20)
-        body = json.dumps({"message": f"[[words {words}]]", "verbose": True, "conversation_id": "slow"}).encode()
-        head = f"POST /api/v1/agent/{agent_id}/chat HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-        tracemalloc.start()
-        try:
-            writer.write(head.encode() + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body)
+TALKATIVE = """
+import asyncio
 
-            def ended() -> bool:
-                found = httpx2.get(f"{server.endpoint}/api/v1/conversations/slow/messages")
-                return found.status_code == 200 and found.json()["total"] == 2
+from agentflow_server.definitions import ToolContext, tool
 
-            await asyncio.to_thread(eventually, ended)
-            held, _ = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-        assert held < 16 * MIB, f"{held / MIB:.1f} MiB"
-        seqs: list[int] = []
-        text = ""
-        async with asyncio.timeout(60):
-            while line := await reader.readline():
-                if line.startswith(b"id: "):
-                    seqs.append(int(line[4:]))
-                if line.startswith(b"data: "):
-                    event = json.loads(line[6:])
-                    text += event["content"]["text"] if event["type"] == "text_delta" else ""
-        writer.close()
-        assert seqs == sorted(set(seqs))
-        assert len(text.split()) == words
+
+@tool(agent="MainAgent", timeout=60)
+async def recite(context: ToolContext) -> str:
+    \"\"\"Recite at length.\"\"\"
+    for line in range(160):
+        context.progress(f"{line} " + "x" * 100_000)
+        await asyncio.sleep(0.002)
+    return "done"
+"""
+
+
+def test_a_reader_that_does_not_read(tmp_path: Path) -> None:
+    """A stream of 16 MB that nobody reads holds a small part of it; read later, it is whole and in order."""
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "tools.py").write_text(TALKATIVE)
+    with local_server(app=tmp_path / "app", data=tmp_path / "data") as server, server.client() as client:
+        agent_id = client.agents.by_name("MainAgent").id
+        body = json.dumps({"message": "[[tool recite {}]] [[say done]]", "verbose": True, "conversation_id": "slow"})
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", int(server.endpoint.rsplit(":", 1)[1])))
+            tracemalloc.start()
+            try:
+                connection.sendall(
+                    f"POST /api/v1/agent/{agent_id}/chat HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+                    f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+                )
+                messages = f"{server.endpoint}/api/v1/conversations/slow/messages"
+                eventually(lambda: httpx2.get(messages).json().get("total") == 2)
+                held, _ = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            assert held < 6 * MIB, f"{held / MIB:.1f} MiB"
+            with connection.makefile("rb") as stream:
+                events = [json.loads(line[6:]) for line in stream if line.startswith(b"data: ")]
+    seqs = [event["seq"] for event in events]
+    assert seqs == list(range(seqs[0], seqs[0] + len(seqs)))
+    told = [event["content"]["progress"] for event in events if event["type"] == "tool_progress"]
+    assert [int(message.split()[0]) for message in told] == list(range(160))
+    assert events[-1]["type"] == "end"

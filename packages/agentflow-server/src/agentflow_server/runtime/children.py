@@ -16,7 +16,7 @@ from agentflow_server.jobs import Job, ledger
 from agentflow_server.runtime.context import RunContext
 from agentflow_server.runtime.engine import Engine
 from agentflow_server.runtime.plan import Plan
-from agentflow_server.runtime.runner import Runner
+from agentflow_server.runtime.runner import QUEUE, Runner
 from agentflow_server.runtime.tools import ToolFailedError, ToolOutcome
 from agentflow_server.storage import Tx
 
@@ -74,8 +74,8 @@ class Children:
             context = RunContext(run, plan, ledger.born_claimed(job))
             return run, context, self._runner.record_opening(tx, context)
 
-        with self._runner.slot() as started:
-            run, context, events = await engine.db.tenant(parent.tenant).write(lambda tx: unit(tx, started))
+        with engine.worker.places(QUEUE, 1) as started:
+            run, context, events = await engine.db.tenant(parent.tenant).write(lambda tx: unit(tx, started > 0))
             if context is not None:
                 self._runner.accept(context, events)
         if context is None:

@@ -6,8 +6,7 @@ The only place in the runtime that catches everything: whatever happens to a run
 import asyncio
 import json
 import logging
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 from agentflow.errors import AgentFlowError, InternalServerError
 from agentflow.types.prompt_blocks import PromptPreview
@@ -43,7 +42,6 @@ class Runner:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._accepted: dict[str, RunContext] = {}
-        self._begun = 0
 
     def job(self, run: RunHeader, *, started: bool, waits: bool = False, dedupe: str | None = None) -> NewJob:
         """The job of a new run: this process' own (`started`), for whoever is free, or one that waits its turn.
@@ -64,18 +62,6 @@ class Runner:
             max_attempts=1_000,
             dedupe_key=dedupe,
         )
-
-    @contextmanager
-    def slot(self) -> Generator[bool]:
-        """Whether this process may begin one more run. If so, the place is kept until the block ends, so that runs
-        written at the same time do not all count on the same one.
-        """
-        free = self._engine.worker.free(QUEUE) > self._begun
-        self._begun += free
-        try:
-            yield free
-        finally:
-            self._begun -= free
 
     def record_opening(self, tx: Tx, context: RunContext) -> list[StoredEvent]:
         """Write the first events of a run inside the transaction that accepts it; then `accept` it."""

@@ -2,8 +2,8 @@
 
 Each room has its own. The database says which object of the store holds a blob, the store holds the bytes. Nothing is
 lost and nothing stays behind, whenever a process dies: before bytes are stored there is a row that will have them
-removed; a blob that was stored is held for whoever sent it until a row of the room uses it, or the hold runs out; and
-the transaction that ends a blob's last use notes that its object is to go.
+removed a day later; the transaction that writes the row which uses the blob takes that back; and the transaction that
+ends a blob's last use notes that its object is to go.
 """
 
 import asyncio
@@ -22,14 +22,13 @@ from typing import NamedTuple
 from agentflow.errors import PayloadTooLargeError, UnavailableError
 
 from agentflow_server.kit.clock import SECOND, Clock
-from agentflow_server.kit.ids import new_id
 from agentflow_server.storage.blobstore import BlobStore, on_disk
 from agentflow_server.storage.database import Database, Row, TenantDatabase, Tx
 from agentflow_server.storage.errors import StorageUnavailableError
 
 logger = logging.getLogger(__name__)
 _DAY = 86_400
-_HELD = _DAY * SECOND
+_WAITED = _DAY * SECOND
 _AGAIN = 60 * SECOND
 _PAUSE = 60.0
 _AT_ONCE = 100
@@ -39,11 +38,17 @@ InUse = Callable[[Tx, str], bool]
 
 
 class BlobRef(NamedTuple):
-    """A stored file: the SHA-256 of its bytes, in hex, how many they are, and the hold its sender has on it."""
+    """A stored file.
+
+    Attributes:
+        digest: the SHA-256 of its bytes, in hex. size: how many they are. object: what waits to be used.
+        known: the same bytes were there already.
+    """
 
     digest: str
     size: int
-    hold: str = ""
+    object: str
+    known: bool = False
 
 
 @dataclass(slots=True)
@@ -64,7 +69,6 @@ class BlobStorage:
     store: BlobStore
     folder: Path
     """Where files arrive: on the disk of the data folder."""
-    in_use: dict[str, InUse] = field(default_factory=dict[str, InUse])
     tasks: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
 
     def room(self, name: str, in_use: InUse) -> "Blobs":
@@ -73,7 +77,6 @@ class BlobStorage:
         Args:
             in_use: whether a row of the transaction's tenant uses the blob with a digest.
         """
-        self.in_use[name] = in_use
         return Blobs(self, name, in_use)
 
     async def begin(self) -> None:
@@ -106,20 +109,14 @@ class BlobStorage:
     async def sweep(self) -> None:
         """Remove what processes that died have left, and what could not be removed before. Over all tenants."""
         now = self.clock.micros()
-        held = await self.db.read(lambda tx: tx.all(_EXPIRED, {"now": now, "limit": _AT_ONCE}))
-        for row in held:
-            if (in_use := self.in_use.get(row["room"])) is not None:
-                await Blobs(self, row["room"], in_use).expire(row["tenant"], row["digest"])
-        for row in await self.db.read(lambda tx: tx.all(_DUE, {"now": self.clock.micros()})):
+        for row in await self.db.read(lambda tx: tx.all(_DUE, {"now": now})):
             await clear(self, row["tenant"])
 
 
-_EXPIRED = "SELECT DISTINCT tenant, room, digest FROM blob_holds WHERE until <= :now LIMIT :limit"
 _DUE = "SELECT DISTINCT tenant FROM blobs WHERE due_at <= :now"
 
 
 def _abandon(tx: Tx) -> None:
-    tx.execute("UPDATE blob_holds SET until = 0")
     tx.execute("UPDATE blobs SET due_at = 0 WHERE due_at IS NOT NULL")
 
 
@@ -179,20 +176,17 @@ class Blobs:
             path.unlink(missing_ok=True)
 
     async def keep(self, tenant: str, incoming: Incoming) -> BlobRef:
-        """Store a file, unless its bytes are there already. It is held until `use` or `drop`, for a day at most.
+        """Store a file. It waits for `use` or `drop`, for a day at most; until it is used it cannot be read.
 
         Raises:
             UnavailableError: the store cannot be used.
         """
-        ref = BlobRef(incoming.digest, incoming.size, new_id())
-        object_ = f"{ref.digest}-{secrets.token_hex(4)}"
-        if not await self._db(tenant).write(lambda tx: self._announce(tx, ref, object_)):
-            return ref
+        ref = BlobRef(incoming.digest, incoming.size, f"{incoming.digest}-{secrets.token_hex(4)}")
+        ref = ref._replace(known=await self._db(tenant).write(lambda tx: self._announce(tx, ref)))
         try:
-            await self._storage.store.add(_name(self._room, tenant, object_), incoming.path)
-            await self._db(tenant).write(lambda tx: self._arrived(tx, ref, object_))
+            await self._storage.store.add(_name(self._room, tenant, ref.object), incoming.path)
         except BaseException:
-            await asyncio.shield(self._db(tenant).write(lambda tx: self._give_up(tx, ref, object_)))
+            await asyncio.shield(self._db(tenant).write(lambda tx: self._give_up(tx, ref)))
             raise
         return ref
 
@@ -208,79 +202,53 @@ class Blobs:
     def _key(self, digest: str, **more: object) -> dict[str, object]:
         return {"room": self._room, "digest": digest, "now": self._storage.clock.micros(), **more}
 
-    def _announce(self, tx: Tx, ref: BlobRef, object_: str) -> bool:
-        """Hold a blob; and if it is not there, say which object is about to come. False if there is nothing to do."""
-        until = self._storage.clock.micros() + _HELD
-        key = self._key(ref.digest, hold=ref.hold, object=object_, size=ref.size, until=until)
-        tx.execute(
-            "INSERT INTO blob_holds (tenant, id, room, digest, until) VALUES (:tenant, :hold, :room, :digest, :until)",
-            key,
-        )
-        if tx.one(f"SELECT 1 AS ok FROM blobs WHERE {_STORED}", key) is not None:  # noqa: S608 - constants
-            return False
+    def _announce(self, tx: Tx, ref: BlobRef) -> bool:
+        """Say which object is about to come. Whether its bytes are there already."""
         tx.execute(
             "INSERT INTO blobs (tenant, object, room, digest, size, state, due_at)"
             " VALUES (:tenant, :object, :room, :digest, :size, 'arriving', :until)",
-            key,
+            self._key(ref.digest, object=ref.object, size=ref.size, until=self._storage.clock.micros() + _WAITED),
         )
-        return True
+        return self._is_there(tx, ref.digest)
 
-    def _arrived(self, tx: Tx, ref: BlobRef, object_: str) -> None:
-        """The object is there; if another one with the same bytes was quicker, ours is to go."""
-        key = self._key(ref.digest, object=object_)
-        there = tx.one(f"SELECT 1 AS ok FROM blobs WHERE {_STORED}", key) is not None  # noqa: S608 - constants
-        state = "state = 'leaving', due_at = :now" if there else "state = 'stored', due_at = NULL"
-        if not tx.execute(
-            f"UPDATE blobs SET {state} WHERE tenant = :tenant AND object = :object AND state = 'arriving'",  # noqa: S608
-            key,
-        ):
-            raise _late()
+    def _is_there(self, tx: Tx, digest: str) -> bool:
+        return tx.one(f"SELECT 1 AS ok FROM blobs WHERE {_STORED}", self._key(digest)) is not None  # noqa: S608 - constants
 
-    def _give_up(self, tx: Tx, ref: BlobRef, object_: str) -> None:
-        key = self._key(ref.digest, object=object_, hold=ref.hold)
-        tx.execute("UPDATE blobs SET due_at = :now WHERE tenant = :tenant AND object = :object AND due_at > :now", key)
-        tx.execute("DELETE FROM blob_holds WHERE tenant = :tenant AND id = :hold", key)
+    def _give_up(self, tx: Tx, ref: BlobRef) -> int:
+        return tx.execute(
+            "UPDATE blobs SET state = 'leaving', due_at = :now"
+            " WHERE tenant = :tenant AND object = :object AND state = 'arriving'",
+            self._key(ref.digest, object=ref.object),
+        )
 
     def use(self, tx: Tx, ref: BlobRef) -> None:
-        """Give up the hold on a blob, in the transaction that writes the row which uses it.
+        """Let a blob stay: part of the transaction that writes the row which uses it. If the same bytes are there
+        already, the row uses those.
 
         Raises:
-            UnavailableError: the hold has run out, and the blob may be gone.
+            UnavailableError: it has waited for too long, and may be gone.
         """
-        if not tx.execute("DELETE FROM blob_holds WHERE tenant = :tenant AND id = :hold", {"hold": ref.hold}):
-            raise _late()
+        keep = (
+            "UPDATE blobs SET state = 'stored', due_at = NULL"
+            " WHERE tenant = :tenant AND object = :object AND state = 'arriving'"
+        )
+        if not (self._give_up(tx, ref) if self._is_there(tx, ref.digest) else tx.execute(keep, {"object": ref.object})):
+            raise UnavailableError("the upload took more than a day and was given up; send it again", retry_after=1.0)
 
     def release(self, tx: Tx, digest: str) -> None:
-        """Let a blob go if nobody uses or holds it; part of the transaction that removed a row. `clear` follows it."""
-        key = self._key(digest)
-        held = "SELECT 1 AS ok FROM blob_holds WHERE tenant = :tenant AND room = :room AND digest = :digest LIMIT 1"
-        if not self._in_use(tx, digest) and tx.one(held, key) is None:
-            tx.execute(f"UPDATE blobs SET state = 'leaving', due_at = :now WHERE {_STORED}", key)  # noqa: S608
+        """Let a blob go if no row uses it any more; part of the transaction that removed one. `clear` follows it."""
+        if not self._in_use(tx, digest):
+            tx.execute(f"UPDATE blobs SET state = 'leaving', due_at = :now WHERE {_STORED}", self._key(digest))  # noqa: S608
 
     async def drop(self, tenant: str, refs: Iterable[BlobRef]) -> None:
-        """Give up the holds that are left, and the blobs that nobody uses."""
+        """Remove those that were not used, or not needed."""
         kept = list(refs)
 
-        def unit(tx: Tx) -> None:
-            for ref in kept:
-                if tx.execute("DELETE FROM blob_holds WHERE tenant = :tenant AND id = :hold", {"hold": ref.hold}):
-                    self.release(tx, ref.digest)
+        def unit(tx: Tx) -> bool:
+            return any([self._give_up(tx, ref) or ref.known for ref in kept])
 
-        if kept:
-            await self._db(tenant).write(unit)
+        if kept and await self._db(tenant).write(unit):
             await self.clear(tenant)
-
-    async def expire(self, tenant: str, digest: str) -> None:
-        """Give up the holds on a blob that have run out."""
-
-        def unit(tx: Tx) -> None:
-            tx.execute(
-                "DELETE FROM blob_holds WHERE tenant = :tenant AND room = :room AND digest = :digest AND until <= :now",
-                self._key(digest),
-            )
-            self.release(tx, digest)
-
-        await self._db(tenant).write(unit)
 
     async def clear(self, tenant: str) -> None:
         """Remove now what `release` has let go of."""
@@ -333,7 +301,3 @@ class Blobs:
 def _name(room: str, tenant: str, object_: str) -> str:
     """Where the store keeps an object. Tenants are told apart by a hash: their names may hold any character."""
     return f"{room}/{hashlib.sha256(tenant.encode()).hexdigest()[:32]}/{object_[:2]}/{object_}"
-
-
-def _late() -> UnavailableError:
-    return UnavailableError("the upload took more than a day and was given up; send it again", retry_after=1.0)

@@ -70,12 +70,14 @@ class AttachmentsService:
             new_id(), caller.user_id, name, facts.media_type, facts.kind, blob.size, blob.digest, facts.width,
             facts.height, None if facts.text is None else len(facts.text), self._clock.micros(),
         )  # fmt: skip
-        db = self._db.tenant(caller.tenant)
+        needed, db = False, self._db.tenant(caller.tenant)
         try:
-            return attachment_of(await db.write(lambda tx: self._insert(tx, record, blob, facts.text, key)))
-        except BaseException:
-            await asyncio.shield(self._blobs.drop(caller.tenant, [blob]))
-            raise
+            found = await db.write(lambda tx: self._insert(tx, record, blob, facts.text, key))
+            needed = found.id == record.id and not blob.known
+            return attachment_of(found)
+        finally:
+            if not needed:
+                await asyncio.shield(self._blobs.drop(caller.tenant, [blob]))
 
     async def _examine(self, incoming: Incoming, name: str, declared: str) -> _Facts:
         if incoming.size == 0:
@@ -110,10 +112,11 @@ class AttachmentsService:
     def _insert(
         self, tx: Tx, record: AttachmentRecord, blob: BlobRef, text: str | None, key: str | None
     ) -> AttachmentRecord:
-        """Write the attachment, which uses its blob from now on, or find the one this key has led to."""
+        """Write the attachment, which uses its blob, or find the one this key has led to."""
         kept = None if text is None else text[: self._settings.attachment_text_chars]
 
         def insert() -> str:
+            self._blobs.use(tx, blob)
             store.insert(tx, record, kept)
             return record.id
 
@@ -123,8 +126,6 @@ class AttachmentsService:
         found = store.by_id(tx, found_id, record.user_id)
         if found is None:
             raise _unknown(found_id)
-        self._blobs.use(tx, blob)
-        self._blobs.release(tx, blob.digest)
         return found
 
     async def list(self, caller: Caller, *, limit: int, offset: int) -> AttachmentPage:

@@ -131,10 +131,10 @@ class RunsService:
         """Make a run exist, or find the one this request has made before."""
         run = self._header(caller, plan, request)
         reader = self._tail.open(caller.tenant, run.conversation_id, view(run, request))
-        with self._runner.slot() as free:
+        with self._worker.places(QUEUE, 1) as free:
             try:
                 accepted, context, events = await self._db.tenant(caller.tenant).write(
-                    lambda tx: self._accept(tx, caller, run, plan, request, dedupe, free)
+                    lambda tx: self._accept(tx, caller, run, plan, request, dedupe, free > 0)
                 )
             except BaseException:
                 reader.close()

@@ -65,19 +65,8 @@ def _blobs() -> None:
         "blobs_stored", "blobs", ["tenant", "room", "digest"], unique=True, sqlite_where=stored, postgresql_where=stored
     )
     op.create_index("blobs_due", "blobs", ["due_at"], sqlite_where=due, postgresql_where=due)
-    op.create_table(
-        "blob_holds",
-        _text("tenant"),
-        _text("id"),
-        _text("room"),
-        _text("digest"),
-        _big("until"),
-        sa.PrimaryKeyConstraint("tenant", "id"),
-    )
-    op.create_index("blob_holds_blob", "blob_holds", ["tenant", "room", "digest"])
-    op.create_index("blob_holds_until", "blob_holds", ["until"])
 
 
 def downgrade() -> None:
-    for table in ("blob_holds", "blobs", "attachments", "prompt_blocks"):
+    for table in ("blobs", "attachments", "prompt_blocks"):
         op.drop_table(table)
