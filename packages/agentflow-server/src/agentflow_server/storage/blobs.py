@@ -245,7 +245,8 @@ class Blobs:
         kept = list(refs)
 
         def unit(tx: Tx) -> bool:
-            return any([self._give_up(tx, ref) or ref.known for ref in kept])
+            given_up = sum([self._give_up(tx, ref) for ref in kept])
+            return given_up > 0 or any(ref.known for ref in kept)
 
         if kept and await self._db(tenant).write(unit):
             await self.clear(tenant)
