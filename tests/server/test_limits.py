@@ -70,11 +70,11 @@ def test_queued_runs() -> None:
             answers = [pool.submit(start, number) for number in range(12)]
             told.wait(30)
             taken = [run_id for answer in answers if (run_id := answer.result())]
-        runs = sorted((client.runs.retrieve(run_id) for run_id in taken), key=lambda run: run.status, reverse=True)
-        assert [run.status for run in runs] == ["running"] + ["queued"] * 4
+        runs = [client.runs.retrieve(run_id) for run_id in taken]
+        assert sorted(run.status for run in runs) == ["queued"] * 4 + ["running"]
         assert client.conversations.list().total == 5
-        for run in runs:
-            client.conversations.delete(run.conversation_id)
+        with ThreadPoolExecutor(5) as pool:
+            list(pool.map(lambda run: client.conversations.delete(run.conversation_id), runs))
         eventually(lambda: httpx2.post(url, json={"message": "hi", "stream": False}).status_code == 200)
 
 
