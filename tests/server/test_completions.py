@@ -198,8 +198,6 @@ def test_limits_policy_and_budget(client: AgentFlow) -> None:
 
 
 def test_items_are_asked_side_by_side_within_a_bound() -> None:
-    import time
-
     running, most = 0, 0
 
     class Counting(ScriptedModel):
@@ -218,10 +216,8 @@ def test_items_are_asked_side_by_side_within_a_bound() -> None:
 
     model = Counting([Reply("a b c d e", delay=0.01)])
     with local_server(providers={"test": model}, completion_concurrency=5) as server, server.client() as client:
-        began = time.monotonic()
         client.completions.summarize(items=["x"] * 20, model="test/m")
         assert most == 5
-        assert time.monotonic() - began < 20 * 0.04
 
 
 def test_the_command(server: LocalServer, tmp_path: Path) -> None:

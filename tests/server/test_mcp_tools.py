@@ -115,9 +115,7 @@ def test_a_call_may_need_approval(client: AgentFlow, agent: str) -> None:
 
 def test_a_server_that_hangs(client: AgentFlow, agent: str) -> None:
     client.agents.tools.attach_mcp(agent, name="slow", **{**COMMAND, "timeout": 3})
-    began = time.monotonic()
     assert code(client.agents.tools.run(agent, "hang")) == "tool_timeout"
-    assert time.monotonic() - began < 8
     assert client.agents.tools.run(agent, "add", {"left": 1, "right": 1}).result == {"result": 2}
 
 

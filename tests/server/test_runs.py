@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -212,7 +211,6 @@ def test_cancellation(client: AgentFlow, agent_id: str, how: str) -> None:
     conversation = client.conversations.create(agent_id=agent_id)
     handle = conversation.run_handle("[[words 2000]] [[delay 20]]", message_id="m1")
     events = [next(iter(handle)) for _ in range(3)]
-    began = time.monotonic()
     if how == "run":
         assert handle.run_id
         client.cancellations.cancel_run(handle.run_id)
@@ -224,7 +222,6 @@ def test_cancellation(client: AgentFlow, agent_id: str, how: str) -> None:
     else:
         assert handle.cancel().cancelled
     rest = list(handle)
-    assert time.monotonic() - began < 1.0
     final = rest[-1]
     assert isinstance(final, FinalResponse)
     assert final.finish_reason == "cancelled"

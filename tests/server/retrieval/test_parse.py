@@ -1,7 +1,6 @@
 """Every kind of file is read with its headings and tables; what was made to do harm is refused with the reason."""
 
 import contextlib
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -135,11 +134,9 @@ HOSTILE = {
 async def test_what_cannot_be_read_says_why(
     parser: Parser, tmp_path: Path, name: str, make: "files.Make", codes: set[str]
 ) -> None:
-    started = time.monotonic()
     with pytest.raises(ParseError) as caught:
         await read(parser, tmp_path, name, make())
     assert caught.value.code in codes, caught.value
-    assert time.monotonic() - started < 25
     assert (await read(parser, tmp_path, "next.txt", "still works")).text() == "still works"
 
 

@@ -205,7 +205,7 @@ def create_server(
         approvals_routes.router(approvals),
         questions_routes.router(questions),
         completions_routes.router(completions),
-        _batches(settings, ground, secrets, completions, knowledge),
+        _batches(settings, ground, secrets, completions, knowledge, streams),
     )
     system = SystemService(settings, db, gateway, ground.signals, clock)
     parts = _Parts(settings, ground, gateway, maker, parser, system, streams)
@@ -298,7 +298,7 @@ def _knowledge(
     db, clock, worker = ground.db, ground.clock, ground.worker
     index, embedders = SearchIndex(), Embedders(gateway, settings.embedding_model)
     crawler = Crawler(allow_private=settings.allow_private_addresses, pause=settings.crawl_pause_seconds)
-    intake = Intake(db, clock, worker, ground.blobs, parser, index, embedders, crawler)
+    intake = Intake(db, clock, worker, Tail(db, ground.hub), ground.blobs, parser, index, embedders, crawler)
     finder = Finder(db, clock, index, embedders, Asking(gateway))
     limit = parser.limits.file_bytes
     service = KnowledgeBasesService(db, clock, worker, index, embedders, intake, finder, max_file_bytes=limit)
@@ -350,18 +350,20 @@ def _batches(
     secrets: Secrets,
     completions: CompletionsService,
     knowledge: KnowledgeBasesService,
+    streams: Streams,
 ) -> APIRouter:
     """The batches room, with the jobs it brings."""
     db, clock, worker = ground.db, ground.clock, ground.worker
     webhooks = Webhooks(db, clock, worker, secrets, allow_private=settings.allow_private_addresses)
-    runner = BatchRunner(db, clock, settings, worker, completions, webhooks)
+    runner = BatchRunner(db, clock, settings, worker, completions, webhooks, ground.hub)
     importer = Importer(db, clock, settings, worker, ground.blobs, runner)
     for part in (webhooks, runner, importer):
         part.register()
     service = BatchesService(
-        db, clock, settings, worker, importer.blobs, completions, runner, webhooks, {"kb_": knowledge.batch}
-    )
-    return batches_routes.router(service)
+        db, clock, settings, worker, importer.blobs, completions, runner, webhooks, Tail(db, ground.hub),
+        {"kb_": knowledge.batch},
+    )  # fmt: skip
+    return batches_routes.router(service, streams)
 
 
 def _followers(clock: Clock, settings: Settings) -> tuple[Follower, ...]:

@@ -140,7 +140,7 @@ class Hub:
             self.wake(tenant, conversation_id)
 
     def ring(self, tenant: str, conversation_id: str) -> None:
-        """Wake the readers of a conversation everywhere: something about it changed that is not in the log."""
+        """Wake the readers of a conversation, or of a batch, everywhere: something changed that is not in the log."""
         self._signals.send("changed", tenant, conversation_id)
         self._ring(tenant, conversation_id)
 

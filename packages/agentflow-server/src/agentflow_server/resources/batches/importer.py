@@ -101,6 +101,7 @@ class Importer:
             self.blobs.release(tx, job.payload["digest"])
 
         await db.write(unit)
+        self._runner.tell(job.tenant, batch_id)
         await self.blobs.clear(job.tenant)
         return Settled.BY_HANDLER
 

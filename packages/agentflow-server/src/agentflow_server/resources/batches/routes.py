@@ -5,13 +5,15 @@ from typing import Annotated
 
 from agentflow.errors import ValidationError
 from agentflow.types.batches import Batch, BatchOutput, BatchPage, BatchRequest, BatchStatus, OutputFormat
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from agentflow_server.http.forms import Form, FormPart
 from agentflow_server.http.identity import Caller, CurrentCaller
 from agentflow_server.http.pages import IdempotencyKey, Limit, Offset
+from agentflow_server.http.sse import EventStream, Streams
 from agentflow_server.resources.batches.service import BatchesService, Upload
+from agentflow_server.resources.batches.watch import Watch
 
 UPLOADS = "/api/v1/files"
 _MAX_FIELD = 1_000_000
@@ -37,7 +39,7 @@ _UPLOAD_FORM = {
 }
 
 
-def router(service: BatchesService) -> APIRouter:
+def router(service: BatchesService, streams: Streams) -> APIRouter:
     """The room's routes."""
     routes = APIRouter(tags=["batches"])
 
@@ -62,6 +64,17 @@ def router(service: BatchesService) -> APIRouter:
     async def retrieve(caller: CurrentCaller, batch_id: str) -> Batch:
         """How a batch stands; also a job that reads documents into a knowledge base."""
         return await service.retrieve(caller, batch_id)
+
+    @routes.get("/batches/{batch_id}/events", response_model=None)
+    async def events(
+        caller: CurrentCaller, batch_id: str, last_event_id: Annotated[str | None, Header()] = None
+    ) -> Response:
+        """How a batch stands, then every change until its end, as server-sent events; also of a job as above."""
+        await service.retrieve(caller, batch_id)
+        streams.enter()
+        reader = service.watch(caller, batch_id)
+        follow = Watch(service, caller, batch_id, reader, last_event_id)
+        return EventStream(reader, streams, is_last=None, headers={}, render=follow.render, first=follow.first)
 
     @routes.get("/batches/{batch_id}/output", response_model=BatchOutput)
     async def output(

@@ -10,9 +10,10 @@ from agentflow.types.completions import CompletionItem, Spec
 from pydantic import ValidationError as FieldError
 from pydantic_core import from_json, to_json
 
+from agentflow_server.eventlog import Reader, Tail
 from agentflow_server.http.identity import Caller
 from agentflow_server.jobs import NewJob, Worker, ledger
-from agentflow_server.kit.clock import Clock
+from agentflow_server.kit.clock import Clock, to_iso
 from agentflow_server.kit.ids import new_id
 from agentflow_server.kit.settings import Settings
 from agentflow_server.resources.batches import importer, store
@@ -61,6 +62,7 @@ class BatchesService:
         completions: CompletionsService,
         runner: BatchRunner,
         webhooks: Webhooks,
+        tail: Tail,
         lookups: Mapping[str, Lookup] | None = None,
     ) -> None:
         self._db = db
@@ -71,6 +73,7 @@ class BatchesService:
         self._completions = completions
         self._runner = runner
         self._webhooks = webhooks
+        self._tail = tail
         self._lookups = dict(lookups or {})
 
     async def submit(
@@ -196,6 +199,16 @@ class BatchesService:
                 return found
         return wire(await self._record(caller, batch_id))
 
+    def now(self) -> str:
+        """The time as the wire writes it."""
+        return to_iso(self._clock.micros())
+
+    def watch(self, caller: Caller, batch_id: str) -> Reader:
+        """A reader that is rung whenever a batch, or a job of another room, has changed."""
+        reader = self._tail.open(caller.tenant, batch_id)
+        reader.start_now()
+        return reader
+
     async def _record(self, caller: Caller, batch_id: str) -> BatchRecord:
         record = await self._db.tenant(caller.tenant).read(lambda tx: store.by_id(tx, batch_id))
         if record is None or record.user_id != caller.user_id:
@@ -226,6 +239,7 @@ class BatchesService:
         for job_id in jobs:
             self._worker.cancel(caller.tenant, job_id)
         self._worker.ring()
+        self._runner.tell(caller.tenant, batch_id)
         if record is None:
             raise _unknown(batch_id)
         return wire(record)

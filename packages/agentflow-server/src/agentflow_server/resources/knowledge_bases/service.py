@@ -372,6 +372,7 @@ class KnowledgeBasesService:
 
         found = await self._db.tenant(caller.tenant).write(unit)
         self._worker.cancel(caller.tenant, job_id)
+        self._intake.tell(caller.tenant, job_id)
         return found
 
 
