@@ -145,7 +145,7 @@ class _Received:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._service.discard(self._caller.tenant, [file.blob.digest for file in self._files])
+        await self._service.drop(self._caller.tenant, [file.blob for file in self._files])
 
     async def read(self, request: Request) -> None:
         async for part in Form(request).parts():
