@@ -42,7 +42,7 @@ BUILT = {
 }
 SHARED = {"base", "downloads", "pages", "streams"}
 CLI_ONLY = {
-    "chat", "completion", "items", "login", "main", "output", "profiles", "streaming", "version",
+    "chat", "completion", "items", "login", "main", "output", "profiles", "progress", "streaming", "version",
 }  # fmt: skip
 BROAD = {
     "packages/agentflow/src/agentflow/cli/main.py",

@@ -112,6 +112,32 @@ def test_bases_and_tenants_are_apart(run: Run) -> None:
     run(test)
 
 
+def test_scores_are_those_of_the_base_alone(run: Run) -> None:
+    async def test(tenant: Callable[[str], TenantDatabase]) -> None:
+        db, index = tenant("t"), SearchIndex()
+
+        async def scores(kb: str, *asked: str) -> list[float]:
+            found = await db.scan(lambda tx: index.by_words(tx, kb, asked, limit=10, weights=PLAIN))
+            return [score for _, score in found]
+
+        some = entries("The pump is oiled.", "Oil for the heron.", "A heron eats fish.", title="Notes")
+        await db.write(lambda tx: index.add(tx, "kb", "f", 0, some, None))
+        alone = await scores("kb", "heron", "pump")
+        assert alone[0] > 0.3
+        more = entries(*(f"Herons and pumps, {n} of them" for n in range(50)))
+        for name, kb in (("t", "another"), ("other", "kb")):
+            await tenant(name).write(lambda tx, kb=kb: index.add(tx, kb, "f", 0, more, None))
+        assert await scores("kb", "heron", "pump") == alone
+        await db.write(lambda tx: index.add(tx, "kb", "g", 0, more, None))
+        assert await scores("kb", "heron", "pump") != alone
+        await db.write(lambda tx: index.remove(tx, "kb", "g"))
+        assert await scores("kb", "heron", "pump") == alone
+        await tenant("other").write(lambda tx: index.remove(tx, "kb"))
+        assert await scores("kb", "heron", "pump") == alone
+
+    run(test)
+
+
 def test_vectors_are_searched_exactly_and_filters_cost_no_recall(run: Run) -> None:
     async def test(tenant: Callable[[str], TenantDatabase]) -> None:
         db, index, rows = tenant("t"), SearchIndex(), vectors(600, seed=7)

@@ -100,6 +100,33 @@ def test_workers_run_what_servers_accept(postgres: PostgresServer, tmp_path: Pat
         assert client.system.ready().checks == {"database": "ok", "shutdown": "ok", "signals": "ok"}
 
 
+def test_progress_is_told_by_whichever_process_works(
+    postgres: PostgresServer, tmp_path: Path, connect: Connect
+) -> None:
+    with running_cluster(
+        postgres.migrated(), tmp_path, servers=2, workers=2, extra={"AGENTFLOW_RUN_JOBS": "false"}
+    ) as cluster:
+        first, second = (connect(endpoint(server)) for server in cluster.servers)
+        made = first.knowledge_bases.create_from_files(name="Words", files=[("first.txt", b"first")])
+        assert made.status == "completed"  # the server heard that a worker was done
+        text = "\n\n".join(f"Paragraph {n} is about the animal number {n}, at some length." * 5 for n in range(200))
+        files = [(f"{n}.txt", f"{n}\n\n{text}".encode()) for n in range(4)]
+        job = first.knowledge_bases.upload_documents(made.id, files=files)
+        watch, killed = second.knowledge_bases.watch(job.job_id), False
+        seen: list[float] = []
+        for update in watch:
+            seen.append(update.progress)
+            if not killed and 0 < update.progress < 1:
+                cluster.workers[0].stop(signal.SIGKILL)
+                killed = True
+        assert seen == sorted(seen)
+        assert killed
+        assert [file.status for file in watch.result().files] == ["completed"] * 4
+        for file in second.knowledge_bases.files(made.id):
+            passages = list(second.knowledge_bases.documents(made.id, file.id, limit=100))
+            assert [one.position for one in passages] == list(range(file.chunk_count))
+
+
 # a stopped process hands its runs over; nobody could wait for a lease that long
 @pytest.mark.parametrize(("sig", "lease"), [(signal.SIGKILL, 3.0), (signal.SIGTERM, 600.0)])
 def test_a_run_goes_on_elsewhere(

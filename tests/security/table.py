@@ -175,6 +175,7 @@ TABLE: dict[str, Row] = {
     "GET /api/v1/batches/{batch_id}": Row("batches", BATCH),
     "DELETE /api/v1/batches/{batch_id}": Row("batches", BATCH),
     "POST /api/v1/batches/{batch_id}/cancel": Row("batches", BATCH),
+    "GET /api/v1/batches/{batch_id}/events": Row("batches", BATCH),
     "GET /api/v1/batches/{batch_id}/output": Row("batches", BATCH),
     "POST /api/v1/batches/{batch_id}/retry": Row("batches", BATCH),
     "POST /api/v1/completions/enrich": Row("completions", body={}),

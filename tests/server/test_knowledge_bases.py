@@ -373,6 +373,44 @@ def test_a_provider_embeds() -> None:
         assert fallen.documents[0].source_file == "a.txt"
 
 
+def test_scores_by_words_are_those_of_the_base_alone(tmp_path: Path) -> None:
+    def scored(client: AgentFlow) -> list[tuple[str, float]]:
+        found = client.knowledge_bases.search("kb_small", query="replacing a valve", search_type="keyword").documents
+        return [(one.content, one.score) for one in found]
+
+    many = [part(f"{n}.md", f"# Valve {n}\n\nReplacing valve {n} of the pump.") for n in range(10)]
+    with local_server(data=tmp_path) as server, server.client() as client:
+        create = client.knowledge_bases.create_from_files
+        create(id="kb_small", name="Small", files=[part("p.md", PUMPS)], embedding_model="none")
+        alone = scored(client)
+        assert len(alone) == 1
+        assert 0.02 < alone[0][1] < 0.5
+        create(name="Other", files=many, embedding_model="none")
+        assert scored(client) == alone
+    with local_server(data=tmp_path, dev_tenant_name="other") as server, server.client() as client:
+        client.knowledge_bases.create_from_files(id="kb_small", name="Theirs", files=many, embedding_model="none")
+    with local_server(data=tmp_path) as server, server.client() as client:
+        assert scored(client) == alone
+        client.knowledge_bases.wait(client.knowledge_bases.upload_documents("kb_small", files=many).job_id, timeout=30)
+        assert scored(client) != alone
+
+
+@pytest.mark.embedded
+def test_words_of_a_script_without_spaces_are_found(client: AgentFlow) -> None:
+    texts = {
+        "tokyo.txt": "新しい東京都庁は新宿にあります。",
+        "cafe.txt": "Le café de l'École est fermé.",
+        "x.txt": "Nothing.",
+    }
+    kb = client.knowledge_bases.create_from_files(
+        name="Scripts", files=[part(name, text) for name, text in texts.items()], embedding_model="none"
+    )
+    for query, wanted in (("都庁", "tokyo.txt"), ("ecole CAFE", "cafe.txt")):
+        found = client.knowledge_bases.search(kb.id, query=query).documents
+        assert [one.source_file for one in found] == [wanted]
+    client.knowledge_bases.delete(kb.id)
+
+
 def test_another_tenant_sees_nothing(tmp_path: Path) -> None:
     with local_server(data=tmp_path) as server, server.client() as client:
         kb = client.knowledge_bases.create_from_files(name="Mine", files=[part("p.md", PUMPS)])

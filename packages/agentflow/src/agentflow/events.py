@@ -4,9 +4,10 @@
     ToolStarted · ToolProgress · ToolResultDelta · ToolFinished
     SubAgentStarted · SubAgentFinished
     ApprovalRequired · ApprovalResolved · QuestionRequired · QuestionAnswered
-    ArtifactStatus · BackgroundTask · ConversationUpdate · UsageReport
+    ArtifactStatus · BackgroundTask · UsageReport
     PlanUpdated · Reflection · Retrieval · RunWarning
     RunError · FinalResponse             the last event of a run is one of these
+    ConversationUpdate · BatchUpdate     what watches tell
     UnknownEvent                         what a newer server sends
 
 Every event has `.type`, `.raw` (the server's own payload) and the fields of the envelope. Decoding is lazy: a text
@@ -281,6 +282,45 @@ class ConversationUpdate(Event):
     __slots__ = ()
 
 
+class BatchUpdate(Event):
+    """How a watched batch, or a job that fills a knowledge base, stands now. The last one of a watch is `done`."""
+
+    __slots__ = ()
+
+    @property
+    def status(self) -> str:
+        """`queued`, `processing`, `completed`, `failed` or `cancelled`."""
+        return self._get("status") or "unknown"
+
+    @property
+    def progress(self) -> float:
+        """0 to 1."""
+        return self._get("progress") or 0.0
+
+    @property
+    def total(self) -> int:
+        """How many items or files there are."""
+        return self._get("total") or 0
+
+    @property
+    def processed(self) -> int:
+        return self._get("processed") or 0
+
+    @property
+    def failed(self) -> int:
+        return self._get("failed") or 0
+
+    @property
+    def files(self) -> list[dict[str, Any]]:
+        """Of a job: the files that changed since the last update: `name`, `status`, `chunk_count`, `error`."""
+        return self._get("files") or []
+
+    @property
+    def done(self) -> bool:
+        """Whether it has come to its end."""
+        return self.status in ("completed", "failed", "cancelled")
+
+
 class UsageReport(Event):
     """What one model call used."""
 
@@ -414,6 +454,7 @@ _BY_TYPE: dict[str, type[Event]] = {
     "question_required": QuestionRequired,
     "background_task": BackgroundTask,
     "conversation_update": ConversationUpdate,
+    "batch_update": BatchUpdate,
     "usage": UsageReport,
     "plan": PlanUpdated,
     "reflection": Reflection,

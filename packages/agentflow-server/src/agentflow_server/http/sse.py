@@ -6,8 +6,10 @@ A stream that is cut short by a shutdown has no terminal event, so its reader kn
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from agentflow.errors import UnavailableError
+from pydantic_core import to_json
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -15,6 +17,14 @@ from agentflow_server.eventlog import Reader, StoredEvent
 
 RETRY = b"retry: 5000\n\n"
 _KEEP_ALIVE = b": keep-alive\n\n"
+
+
+def state_frame(type_: str, content: Any, *, id_: str | None, seq: int | None, timestamp: str) -> bytes:
+    """An event that is not in the log: how something stands, in the envelope of all events."""
+    envelope = dict.fromkeys(("type", "call_id", "parent_call_id", "root_call_id"))
+    told = {"type": type_, "content": content, "seq": seq, "timestamp": timestamp, "metadata": None}
+    body = b"data: %s\n\n" % to_json({**envelope, **told})
+    return body if id_ is None else b"id: %s\n%s" % (id_.encode(), body)
 
 
 class Streams:

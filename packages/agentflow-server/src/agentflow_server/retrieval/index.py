@@ -19,7 +19,6 @@ from agentflow_server.retrieval.lexical import (
     find_words,
     forget_words,
     index_words,
-    scope_of,
     tenant_of,
 )
 from agentflow_server.retrieval.vectors import Matrix, MatrixCache, Segment
@@ -71,13 +70,12 @@ class SearchIndex:
         shared = ":tenant IS NOT NULL" if tx.dialect == "sqlite" else "tenant = :tenant"  # FTS5 knows no tenants
         row = tx.one(f"SELECT MAX(number) AS last FROM kb_chunks WHERE {shared}")
         first = (row["last"] or 0) + 1 if row else 1
-        scope = scope_of(tx, kb)
         tx.executemany(
-            "INSERT INTO kb_chunks (tenant, kb_id, number, file_id, position, scope, title, headings, body, page)"
-            " VALUES (:tenant, :kb, :number, :file, :position, :scope, :title, :headings, :body, :page)",
+            "INSERT INTO kb_chunks (tenant, kb_id, number, file_id, position, title, headings, body, page)"
+            " VALUES (:tenant, :kb, :number, :file, :position, :title, :headings, :body, :page)",
             [
                 {
-                    "kb": kb, "number": first + place, "file": file_id, "position": position + place, "scope": scope,
+                    "kb": kb, "number": first + place, "file": file_id, "position": position + place,
                     "title": entry.title, "headings": _HEADINGS.join(entry.headings), "body": entry.text,
                     "page": entry.page,
                 }
@@ -97,7 +95,7 @@ class SearchIndex:
         """Forget a file, or the whole base."""
         which = IN_BASE if file_id is None else f"{IN_BASE} AND file_id = :file"
         params = {"kb": kb} if file_id is None else {"kb": kb, "file": file_id}
-        forget_words(tx, which, params)
+        forget_words(tx, kb, file_id)
         tx.execute(f"DELETE FROM kb_chunks WHERE {which}", params)
         tx.execute(f"DELETE FROM kb_vectors WHERE {which}", params)
 

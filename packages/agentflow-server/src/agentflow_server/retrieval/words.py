@@ -1,5 +1,5 @@
 """Words of a text as terms to search by: lower case, without accents, stemmed (Porter, "An algorithm for suffix
-stripping", 1980). Scripts without spaces give pairs of characters. Used by `entries`; pure.
+stripping", 1980). Scripts without spaces give pairs of characters. Used by `entries` and `postings`; pure.
 """
 
 import re
@@ -7,7 +7,11 @@ import unicodedata
 from functools import lru_cache
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
-_UNSPACED = re.compile(r"[぀-ヿ㐀-鿿豈-﫿ก-๿]")
+_SCRIPTS = "぀-ヿ㐀-鿿豈-﫿ก-๿"
+_UNSPACED = re.compile(f"[{_SCRIPTS}]")
+_TOKEN = re.compile(rf"[{_SCRIPTS}]+|[^\W_{_SCRIPTS}]+")
+_FIRST_UNSPACED = "ก"
+_LONGEST = 64
 _STOP_WORDS = (
     "a about above after again all also am an and any are aren't as at be because been before being below between both"
     " but by can can't cannot could couldn't did didn't do does doesn't doing don't down during each few for from"
@@ -43,10 +47,25 @@ def terms(text: str) -> list[str]:
         if word in _STOP:
             continue
         if _UNSPACED.search(word):
-            found += [word[start : start + 2] for start in range(max(1, len(word) - 1))]
+            found += _pairs(word)
         else:
             found.append(stem(word))
     return found
+
+
+def tokens(text: str) -> list[str]:
+    """Every word of a text, in order; of the very long ones only their beginning."""
+    found: list[str] = []
+    for word in _TOKEN.findall(_plain(text)):
+        if word >= _FIRST_UNSPACED and _UNSPACED.match(word):
+            found += _pairs(word)
+        else:
+            found.append(stem(word[:_LONGEST]))
+    return found
+
+
+def _pairs(word: str) -> list[str]:
+    return [word[start : start + 2] for start in range(max(1, len(word) - 1))]
 
 
 def _plain(text: str) -> str:

@@ -25,8 +25,8 @@ _RETRY = 1.0
 class Signals(Protocol):
     """Tells the other processes, and hears them.
 
-    Kinds: `events` (tenant, conversation): the log has more; `changed` (tenant, conversation): something else of it
-    changed; `jobs`: there is work; `cancel` (tenant, job): somebody asked for it.
+    Kinds: `events` (tenant, conversation): the log has more; `changed` (tenant, conversation or batch): something
+    else of it changed; `jobs`: there is work; `cancel` (tenant, job): somebody asked for it.
     """
 
     @property

@@ -13,7 +13,7 @@ from agentflow._sync.completions import Item, item_of, response_format
 from agentflow._sync.downloads import Download
 from agentflow._sync.pages import Page
 from agentflow._sync.runs import segment
-from agentflow._sync.streams import new_id
+from agentflow._sync.streams import BatchWatch, new_id
 from agentflow.transport.drivers import SyncTransport
 from agentflow.transport.request import Request, Timeout
 from agentflow.transport.uploads import FilePart, FileSource, Multipart, Progress
@@ -181,6 +181,17 @@ class Batches:
                 )
             self._transport.sleep(pause)
             pause = min(_LONGEST_PAUSE, pause * 1.5)
+
+    def watch(self, batch_id: str, *, last_event_id: str | None = None) -> BatchWatch[Batch]:
+        """How a batch stands, and every change until its end; an iterator and a context manager.
+
+        Args:
+            last_event_id: an earlier watch's `last_event_id`: begin with the first change since.
+
+        Raises:
+            NotFoundError: there is no such batch (when the watch is read).
+        """
+        return BatchWatch(self._transport, _path(batch_id, "/events"), last_event_id, Batch)
 
     def output(
         self,

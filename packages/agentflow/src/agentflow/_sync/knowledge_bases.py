@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from agentflow.errors import RequestTimeoutError
+from agentflow.errors import ConflictError, NotFoundError, RequestTimeoutError
 from agentflow._sync.pages import Page
-from agentflow._sync.streams import new_id
+from agentflow._sync.streams import BatchWatch, new_id
 from agentflow.transport.drivers import SyncTransport
 from agentflow.transport.request import Request, Timeout
 from agentflow.transport.uploads import FilePart, Multipart, NamedFile, Progress
@@ -61,6 +61,21 @@ class KnowledgeBases:
             NotFoundError: there is no such knowledge base.
         """
         return self._transport.call(Request("GET", _path(kb_id), repeatable=True), KnowledgeBase)
+
+    def by_name(self, name: str) -> KnowledgeBase:
+        """The knowledge base of this name. Resolve names once and keep the id: everything else goes by ids.
+
+        Raises:
+            NotFoundError: none has this name. ConflictError: several have it.
+        """
+        found = [kb for kb in self.list(limit=100) if kb.name == name]
+        if not found:
+            hint = "client.knowledge_bases.list() shows those there are."
+            raise NotFoundError(f"there is no knowledge base named {name!r}", hint=hint)
+        if len(found) > 1:
+            ids = ", ".join(kb.id for kb in found)
+            raise ConflictError(f"{len(found)} knowledge bases are named {name!r}: {ids}", hint="Use an id.")
+        return found[0]
 
     def create_from_files(
         self,
@@ -143,8 +158,20 @@ class KnowledgeBases:
         Raises:
             NotFoundError: there is no such job.
         """
-        request = Request("GET", f"/api/v1/batches/{quote(job_id, safe='')}", repeatable=True)
-        return self._transport.call(request, IngestJob)
+        return self._transport.call(Request("GET", _job_path(job_id), repeatable=True), IngestJob)
+
+    def watch(self, job_id: str, *, last_event_id: str | None = None) -> BatchWatch[IngestJob]:
+        """How far a job is, and every change until its end; an iterator and a context manager.
+
+        The first update has all files, the next ones those that have changed, the last one all again.
+
+        Args:
+            last_event_id: an earlier watch's `last_event_id`: begin with the first change since.
+
+        Raises:
+            NotFoundError: there is no such job (when the watch is read).
+        """
+        return BatchWatch(self._transport, f"{_job_path(job_id)}/events", last_event_id, IngestJob)
 
     def cancel_job(self, job_id: str) -> IngestJob:
         """Stop a job; files that are in the base stay.
@@ -297,6 +324,10 @@ class AgentKnowledgeBases:
 
 def _path(kb_id: str) -> str:
     return f"{_ROOT}/{quote(kb_id, safe='')}"
+
+
+def _job_path(job_id: str) -> str:
+    return f"/api/v1/batches/{quote(job_id, safe='')}"
 
 
 def _agent_path(agent_id: str) -> str:

@@ -5,8 +5,9 @@ Streams of events: iterated, left and re-entered. A stream ends with its termina
 import uuid
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar, cast
 
+from pydantic import BaseModel
 from pydantic_core import from_json
 
 from agentflow.errors import (
@@ -20,7 +21,16 @@ from agentflow.errors import (
     UnavailableError,
     api_error,
 )
-from agentflow.events import ConversationUpdate, Event, FinalResponse, RunError, RunStarted, TextDelta, event_of
+from agentflow.events import (
+    BatchUpdate,
+    ConversationUpdate,
+    Event,
+    FinalResponse,
+    RunError,
+    RunStarted,
+    TextDelta,
+    event_of,
+)
 from agentflow.transport.drivers import SyncBody, SyncTransport
 from agentflow.transport.pipeline import backoff
 from agentflow.transport.request import Request, Timeout
@@ -29,6 +39,7 @@ from agentflow.types.cancellations import Cancellation
 from agentflow.types.runs import RunResult
 
 _MAX_RESUMES = 8
+Ended = TypeVar("Ended", bound=BaseModel)
 _LOST = (ConnectionFailedError, RequestTimeoutError, UnavailableError)
 
 
@@ -248,10 +259,7 @@ class Watch(EventStream):
         self._last_id = last_event_id
 
     def _next_request(self) -> Request:
-        timeout = Timeout(total=None)
-        return Request(
-            "GET", self._request.path, headers=self._resume_headers(), repeatable=True, stream=True, timeout=timeout
-        )
+        return _watched(self._request.path, self._resume_headers())
 
     def _fresh(self, event: Event) -> bool:
         return isinstance(event, ConversationUpdate)
@@ -259,6 +267,54 @@ class Watch(EventStream):
     def _seen(self, event: Event) -> bool:
         content = event.content
         return isinstance(content, dict) and bool(content.get("deleted"))
+
+
+class BatchWatch(EventStream, Generic[Ended]):
+    """How a batch or a job stands, then every change; ends with its end. An iterator and a context manager."""
+
+    def __init__(self, transport: SyncTransport, path: str, last_event_id: str | None, ended: type[Ended]) -> None:
+        super().__init__(transport, Request("GET", path))
+        self._last_id = last_event_id
+        self._ended = ended
+        self._final: Event | None = None
+
+    @property
+    def last_event_id(self) -> str | None:
+        """Where a later watch may go on: the id of the last update that was read."""
+        return self._last_id
+
+    def __next__(self) -> BatchUpdate:
+        return cast("BatchUpdate", super().__next__())
+
+    def __iter__(self) -> Iterator[BatchUpdate]:
+        return self
+
+    def result(self) -> Ended:
+        """Read to the end; what the batch or the job then is.
+
+        Raises:
+            NotFoundError: it was removed. StreamInterruptedError: the stream could not be resumed.
+        """
+        for _ in self:
+            pass
+        if self._final is None:
+            raise StreamInterruptedError("the watch was closed before its last event")
+        return self._ended.model_validate(self._final.content)
+
+    def _next_request(self) -> Request:
+        return _watched(self._request.path, self._resume_headers())
+
+    def _fresh(self, event: Event) -> bool:
+        return isinstance(event, BatchUpdate)
+
+    def _seen(self, event: Event) -> bool:
+        if isinstance(event, BatchUpdate) and event.done:
+            self._final = event
+        return self._final is not None
+
+
+def _watched(path: str, headers: dict[str, str]) -> Request:
+    return Request("GET", path, headers=headers, repeatable=True, stream=True, timeout=Timeout(total=None))
 
 
 def new_id() -> str:

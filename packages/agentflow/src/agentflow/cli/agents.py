@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from agentflow.cli.attachments import FILE
+from agentflow.cli.knowledge_bases import agent_knowledge_bases
 from agentflow.cli.output import agent_id_of, connected, write_fields, write_json, write_table
 from agentflow.client import AgentFlow
 
@@ -16,6 +17,9 @@ from agentflow.client import AgentFlow
 @click.group()
 def agents() -> None:
     """List, show, change and run agents. An AGENT is a name or an id."""
+
+
+agents.add_command(agent_knowledge_bases)
 
 
 @agents.command("list")

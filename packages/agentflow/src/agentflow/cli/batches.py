@@ -1,6 +1,5 @@
 """`agentflow batches`."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import click
 
 from agentflow.cli.items import load_json, model_options
 from agentflow.cli.output import connected, write_fields, write_json, write_table
+from agentflow.cli.progress import follow
 from agentflow.client import AgentFlow
 from agentflow.types.batches import Batch
 
@@ -150,14 +150,9 @@ def delete(client: AgentFlow, as_json: bool, batch: str) -> None:
 
 
 def _wait(client: AgentFlow, batch_id: str, timeout: float | None, as_json: bool) -> Batch:
-    if as_json or not sys.stderr.isatty():
+    if timeout is not None:
         return client.batches.wait(batch_id, timeout=timeout)
-    with click.progressbar(length=1000, label=batch_id[:8], file=sys.stderr) as bar:
-
-        def moved(batch: Batch) -> None:
-            bar.update(int(batch.progress * 1000) - bar.pos)
-
-        return client.batches.wait(batch_id, timeout=timeout, on_progress=moved)
+    return follow(client.batches.watch(batch_id), quiet=as_json, hint=f"agentflow batches wait {batch_id}")
 
 
 def _show(batch: Batch, as_json: bool) -> None:

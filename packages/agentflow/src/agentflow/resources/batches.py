@@ -11,7 +11,7 @@ from agentflow.resources.completions import Item, item_of, response_format
 from agentflow.resources.downloads import AsyncDownload
 from agentflow.resources.pages import AsyncPage
 from agentflow.resources.runs import segment
-from agentflow.resources.streams import new_id
+from agentflow.resources.streams import AsyncBatchWatch, new_id
 from agentflow.transport.drivers import AsyncTransport
 from agentflow.transport.request import Request, Timeout
 from agentflow.transport.uploads import FilePart, FileSource, Multipart, Progress
@@ -181,6 +181,17 @@ class AsyncBatches:
                 )
             await self._transport.sleep(pause)
             pause = min(_LONGEST_PAUSE, pause * 1.5)
+
+    def watch(self, batch_id: str, *, last_event_id: str | None = None) -> AsyncBatchWatch[Batch]:
+        """How a batch stands, and every change until its end; an iterator and a context manager.
+
+        Args:
+            last_event_id: an earlier watch's `last_event_id`: begin with the first change since.
+
+        Raises:
+            NotFoundError: there is no such batch (when the watch is read).
+        """
+        return AsyncBatchWatch(self._transport, _path(batch_id, "/events"), last_event_id, Batch)
 
     async def output(
         self,

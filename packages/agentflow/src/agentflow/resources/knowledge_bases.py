@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from agentflow.errors import RequestTimeoutError
+from agentflow.errors import ConflictError, NotFoundError, RequestTimeoutError
 from agentflow.resources.pages import AsyncPage
-from agentflow.resources.streams import new_id
+from agentflow.resources.streams import AsyncBatchWatch, new_id
 from agentflow.transport.drivers import AsyncTransport
 from agentflow.transport.request import Request, Timeout
 from agentflow.transport.uploads import FilePart, Multipart, NamedFile, Progress
@@ -59,6 +59,21 @@ class AsyncKnowledgeBases:
             NotFoundError: there is no such knowledge base.
         """
         return await self._transport.call(Request("GET", _path(kb_id), repeatable=True), KnowledgeBase)
+
+    async def by_name(self, name: str) -> KnowledgeBase:
+        """The knowledge base of this name. Resolve names once and keep the id: everything else goes by ids.
+
+        Raises:
+            NotFoundError: none has this name. ConflictError: several have it.
+        """
+        found = [kb async for kb in await self.list(limit=100) if kb.name == name]
+        if not found:
+            hint = "client.knowledge_bases.list() shows those there are."
+            raise NotFoundError(f"there is no knowledge base named {name!r}", hint=hint)
+        if len(found) > 1:
+            ids = ", ".join(kb.id for kb in found)
+            raise ConflictError(f"{len(found)} knowledge bases are named {name!r}: {ids}", hint="Use an id.")
+        return found[0]
 
     async def create_from_files(
         self,
@@ -141,8 +156,20 @@ class AsyncKnowledgeBases:
         Raises:
             NotFoundError: there is no such job.
         """
-        request = Request("GET", f"/api/v1/batches/{quote(job_id, safe='')}", repeatable=True)
-        return await self._transport.call(request, IngestJob)
+        return await self._transport.call(Request("GET", _job_path(job_id), repeatable=True), IngestJob)
+
+    def watch(self, job_id: str, *, last_event_id: str | None = None) -> AsyncBatchWatch[IngestJob]:
+        """How far a job is, and every change until its end; an iterator and a context manager.
+
+        The first update has all files, the next ones those that have changed, the last one all again.
+
+        Args:
+            last_event_id: an earlier watch's `last_event_id`: begin with the first change since.
+
+        Raises:
+            NotFoundError: there is no such job (when the watch is read).
+        """
+        return AsyncBatchWatch(self._transport, f"{_job_path(job_id)}/events", last_event_id, IngestJob)
 
     async def cancel_job(self, job_id: str) -> IngestJob:
         """Stop a job; files that are in the base stay.
@@ -299,6 +326,10 @@ class AsyncAgentKnowledgeBases:
 
 def _path(kb_id: str) -> str:
     return f"{_ROOT}/{quote(kb_id, safe='')}"
+
+
+def _job_path(job_id: str) -> str:
+    return f"/api/v1/batches/{quote(job_id, safe='')}"
 
 
 def _agent_path(agent_id: str) -> str:

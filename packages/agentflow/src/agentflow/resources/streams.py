@@ -3,8 +3,9 @@
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar, cast
 
+from pydantic import BaseModel
 from pydantic_core import from_json
 
 from agentflow.errors import (
@@ -18,7 +19,16 @@ from agentflow.errors import (
     UnavailableError,
     api_error,
 )
-from agentflow.events import ConversationUpdate, Event, FinalResponse, RunError, RunStarted, TextDelta, event_of
+from agentflow.events import (
+    BatchUpdate,
+    ConversationUpdate,
+    Event,
+    FinalResponse,
+    RunError,
+    RunStarted,
+    TextDelta,
+    event_of,
+)
 from agentflow.transport.drivers import AsyncBody, AsyncTransport
 from agentflow.transport.pipeline import backoff
 from agentflow.transport.request import Request, Timeout
@@ -27,6 +37,7 @@ from agentflow.types.cancellations import Cancellation
 from agentflow.types.runs import RunResult
 
 _MAX_RESUMES = 8
+Ended = TypeVar("Ended", bound=BaseModel)
 _LOST = (ConnectionFailedError, RequestTimeoutError, UnavailableError)
 
 
@@ -246,10 +257,7 @@ class AsyncWatch(AsyncEventStream):
         self._last_id = last_event_id
 
     def _next_request(self) -> Request:
-        timeout = Timeout(total=None)
-        return Request(
-            "GET", self._request.path, headers=self._resume_headers(), repeatable=True, stream=True, timeout=timeout
-        )
+        return _watched(self._request.path, self._resume_headers())
 
     def _fresh(self, event: Event) -> bool:
         return isinstance(event, ConversationUpdate)
@@ -257,6 +265,54 @@ class AsyncWatch(AsyncEventStream):
     def _seen(self, event: Event) -> bool:
         content = event.content
         return isinstance(content, dict) and bool(content.get("deleted"))
+
+
+class AsyncBatchWatch(AsyncEventStream, Generic[Ended]):
+    """How a batch or a job stands, then every change; ends with its end. An iterator and a context manager."""
+
+    def __init__(self, transport: AsyncTransport, path: str, last_event_id: str | None, ended: type[Ended]) -> None:
+        super().__init__(transport, Request("GET", path))
+        self._last_id = last_event_id
+        self._ended = ended
+        self._final: Event | None = None
+
+    @property
+    def last_event_id(self) -> str | None:
+        """Where a later watch may go on: the id of the last update that was read."""
+        return self._last_id
+
+    async def __anext__(self) -> BatchUpdate:
+        return cast("BatchUpdate", await super().__anext__())
+
+    def __aiter__(self) -> AsyncIterator[BatchUpdate]:
+        return self
+
+    async def result(self) -> Ended:
+        """Read to the end; what the batch or the job then is.
+
+        Raises:
+            NotFoundError: it was removed. StreamInterruptedError: the stream could not be resumed.
+        """
+        async for _ in self:
+            pass
+        if self._final is None:
+            raise StreamInterruptedError("the watch was closed before its last event")
+        return self._ended.model_validate(self._final.content)
+
+    def _next_request(self) -> Request:
+        return _watched(self._request.path, self._resume_headers())
+
+    def _fresh(self, event: Event) -> bool:
+        return isinstance(event, BatchUpdate)
+
+    def _seen(self, event: Event) -> bool:
+        if isinstance(event, BatchUpdate) and event.done:
+            self._final = event
+        return self._final is not None
+
+
+def _watched(path: str, headers: dict[str, str]) -> Request:
+    return Request("GET", path, headers=headers, repeatable=True, stream=True, timeout=Timeout(total=None))
 
 
 def new_id() -> str:

@@ -6,7 +6,7 @@ other tenants. So a large batch holds up nobody, and memory does not grow with i
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from agentflow.errors import (
 from agentflow.types.completions import CompletionItem, Spec
 from pydantic_core import from_json, to_json
 
+from agentflow_server.eventlog import Hub
 from agentflow_server.gateway import Attribution
 from agentflow_server.jobs import Job, LeaseLostError, NewJob, Settled, Worker, ledger
 from agentflow_server.kit.clock import Clock
@@ -74,6 +75,7 @@ class BatchRunner:
         worker: Worker,
         completions: CompletionsService,
         webhooks: Webhooks,
+        hub: Hub,
     ) -> None:
         self._db = db
         self._clock = clock
@@ -81,6 +83,7 @@ class BatchRunner:
         self._worker = worker
         self._completions = completions
         self._webhooks = webhooks
+        self._hub = hub
         self._window = max(1, settings.batch_tenant_concurrency // SIDE_BY_SIDE)
         self._side_by_side = min(SIDE_BY_SIDE, settings.batch_tenant_concurrency)
 
@@ -88,6 +91,10 @@ class BatchRunner:
         """Let the worker run chunks."""
         at_once = max(1, self._settings.batch_concurrency // SIDE_BY_SIDE)
         self._worker.register(KIND, self.handle, queue=QUEUE, concurrency=at_once)
+
+    def tell(self, tenant: str, batch_id: str) -> None:
+        """Let whoever watches a batch look at it again, in every process."""
+        self._hub.ring(tenant, batch_id)
 
     def dispatch(self, tx: Tx, tenant: str) -> None:
         """Put the tenant's next chunks into the ledger, up to its window. Part of whatever makes room for them."""
@@ -126,7 +133,7 @@ class BatchRunner:
         if work is None:
             await self._settle(job, "done")
             return Settled.BY_HANDLER
-        results = _Results(self._db, work)
+        results = _Results(self._db, work, self.tell)
         try:
             fatal = await self._ask_all(work, results)
         except _BatchEndedError:
@@ -173,6 +180,7 @@ class BatchRunner:
             self.dispatch(tx, job.tenant)
 
         await self._db.tenant(job.tenant).write(unit)
+        self.tell(job.tenant, batch_id)
 
     async def _ask_all(self, work: _Work, results: "_Results") -> APIError | None:
         """Ask about every item that has no result yet; returns what makes the whole batch fail, if anything does."""
@@ -218,9 +226,10 @@ class BatchRunner:
 class _Results:
     """Writes results in groups: while one group is on its way to the disk, the next is gathered."""
 
-    def __init__(self, db: Database, work: _Work) -> None:
+    def __init__(self, db: Database, work: _Work, tell: Callable[[str, str], None]) -> None:
         self._db = db.tenant(work.job.tenant)
         self._work = work
+        self._tell = tell
         self._gathered: list[Row] = []
         self._in_flight: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
@@ -260,6 +269,7 @@ class _Results:
                 raise _BatchEndedError
 
         await self._db.write(unit)
+        self._tell(work.job.tenant, work.batch.id)
 
 
 async def _unwrapped(work: Any, results: _Results) -> None:

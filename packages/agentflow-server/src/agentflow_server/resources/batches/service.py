@@ -1,6 +1,6 @@
 """Takes batches in, tells how they stand, gives their rows out, stops and repeats them. Called by routes."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,10 @@ from agentflow.types.completions import CompletionItem, Spec
 from pydantic import ValidationError as FieldError
 from pydantic_core import from_json, to_json
 
+from agentflow_server.eventlog import Reader, Tail
 from agentflow_server.http.identity import Caller
 from agentflow_server.jobs import NewJob, Worker, ledger
-from agentflow_server.kit.clock import Clock
+from agentflow_server.kit.clock import Clock, to_iso
 from agentflow_server.kit.ids import new_id
 from agentflow_server.kit.settings import Settings
 from agentflow_server.resources.batches import importer, store
@@ -36,9 +37,8 @@ _RENAMED = {"template": "user_prompt_template"}
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file that has arrived, and the texts that came with it. `space` is its own place among the blobs."""
+    """A file that has arrived, and the texts that came with it."""
 
-    space: str
     blob: BlobRef
     name: str | None
     start: bytes
@@ -62,6 +62,7 @@ class BatchesService:
         completions: CompletionsService,
         runner: BatchRunner,
         webhooks: Webhooks,
+        tail: Tail,
         lookups: Mapping[str, Lookup] | None = None,
     ) -> None:
         self._db = db
@@ -72,6 +73,7 @@ class BatchesService:
         self._completions = completions
         self._runner = runner
         self._webhooks = webhooks
+        self._tail = tail
         self._lookups = dict(lookups or {})
 
     async def submit(
@@ -101,35 +103,40 @@ class BatchesService:
         body = to_json([operation, request, hook], fallback=str).decode()
         return await self._accept(caller, record, secret, key, body, write)
 
+    async def keep(self, caller: Caller, pieces: AsyncIterable[bytes]) -> BlobRef:
+        """Store an uploaded file until a batch takes it.
+
+        Raises:
+            PayloadTooLargeError: it is too large.
+        """
+        return await self._blobs.put(caller.tenant, pieces, max_bytes=self._settings.batch_max_file_bytes)
+
     async def take_file(self, caller: Caller, upload: Upload, key: str | None) -> Batch:
         """Take a batch whose items stand in a file.
 
         Raises:
             ValidationError, PermissionDeniedError: it cannot be done; the file is not kept.
         """
-        taken = False
         try:
             operation, spec, hook, format_ = _form(upload)
             record, secret = await self._new(caller, operation, spec, hook)
-            batch = await self._import(caller, upload, record, secret, format_, key)
-            taken = batch.id == record.id
-            return batch
+            return await self._import(caller, upload, record, secret, format_, key)
         finally:
-            if not taken:
-                await self._blobs.delete(upload.space, upload.blob.digest)
+            await self._blobs.drop(caller.tenant, [upload.blob])
 
     async def _import(
         self, caller: Caller, upload: Upload, record: BatchRecord, secret: str | None, format_: str, key: str | None
     ) -> Batch:
-        file = {"space": upload.space, "digest": upload.blob.digest, "format": format_}
+        file = {"digest": upload.blob.digest, "format": format_}
 
         def write(tx: Tx) -> None:
+            self._blobs.use(tx, upload.blob)
             store.insert(tx, record._replace(file=file))
             job = NewJob(
                 tenant=caller.tenant,
                 kind=importer.KIND,
                 queue=importer.QUEUE,
-                payload={"batch_id": record.id},
+                payload={"batch_id": record.id, "digest": upload.blob.digest},
                 max_attempts=1_000_000,
             )
             ledger.enqueue(tx, job, self._clock.micros())
@@ -192,6 +199,16 @@ class BatchesService:
                 return found
         return wire(await self._record(caller, batch_id))
 
+    def now(self) -> str:
+        """The time as the wire writes it."""
+        return to_iso(self._clock.micros())
+
+    def watch(self, caller: Caller, batch_id: str) -> Reader:
+        """A reader that is rung whenever a batch, or a job of another room, has changed."""
+        reader = self._tail.open(caller.tenant, batch_id)
+        reader.start_now()
+        return reader
+
     async def _record(self, caller: Caller, batch_id: str) -> BatchRecord:
         record = await self._db.tenant(caller.tenant).read(lambda tx: store.by_id(tx, batch_id))
         if record is None or record.user_id != caller.user_id:
@@ -222,6 +239,7 @@ class BatchesService:
         for job_id in jobs:
             self._worker.cancel(caller.tenant, job_id)
         self._worker.ring()
+        self._runner.tell(caller.tenant, batch_id)
         if record is None:
             raise _unknown(batch_id)
         return wire(record)

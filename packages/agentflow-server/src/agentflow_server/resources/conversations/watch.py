@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from agentflow.types.conversations import ConversationSnapshot
-from pydantic_core import to_json
 
 from agentflow_server.eventlog import StoredEvent
 from agentflow_server.http.identity import Caller
+from agentflow_server.http.sse import state_frame
 from agentflow_server.resources.conversations.service import ConversationsService
 
 
@@ -42,17 +42,6 @@ class Watch:
     def _frame(self, snapshot: ConversationSnapshot) -> bytes:
         self._seen = snapshot
         self._after = max(self._after, snapshot.last_seq)
-        body = to_json(
-            {
-                "type": "conversation_update",
-                "call_id": None,
-                "parent_call_id": None,
-                "root_call_id": None,
-                "content": snapshot.model_dump(mode="json"),
-                "seq": snapshot.last_seq,
-                "timestamp": self._service.now(),
-                "metadata": None,
-            }
-        )
-        number = b"id: %d\n" % snapshot.last_seq if snapshot.last_seq >= 0 else b""
-        return b"%sdata: %s\n\n" % (number, body)
+        number, now = snapshot.last_seq, self._service.now()
+        id_ = str(number) if number >= 0 else None
+        return state_frame("conversation_update", snapshot.model_dump(mode="json"), id_=id_, seq=number, timestamp=now)

@@ -5,14 +5,13 @@ nothing twice, nothing left out. The file that a new version takes the place of 
 """
 
 import asyncio
-import os
-import tempfile
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
+from agentflow_server.eventlog import Tail
 from agentflow_server.jobs import NewJob, Worker, ledger
 from agentflow_server.jobs.ledger import Job
 from agentflow_server.kit.clock import Clock
@@ -26,7 +25,7 @@ from agentflow_server.retrieval.embedding import EmbeddingUnavailableError
 from agentflow_server.retrieval.index import Entry, SearchIndex, embedded_text
 from agentflow_server.retrieval.parse import Document, ParseError, Parser
 from agentflow_server.storage import Database, Tx
-from agentflow_server.storage.blobs import BlobRef, Blobs
+from agentflow_server.storage.blobs import BlobRef, BlobStorage
 
 INGEST, CRAWL, REFRESH = "kb_ingest", "kb_crawl", "kb_refresh"
 _QUEUE = "knowledge"
@@ -55,7 +54,8 @@ class Intake:
         db: Database,
         clock: Clock,
         worker: Worker,
-        blobs: Blobs,
+        tail: Tail,
+        blobs: BlobStorage,
         parser: Parser,
         index: SearchIndex,
         embedders: Embedders,
@@ -64,12 +64,12 @@ class Intake:
         self._db = db
         self._clock = clock
         self._worker = worker
-        self._blobs = blobs
+        self._tail = tail
+        self.blobs = blobs.room("knowledge_bases", store.uses_digest)
         self._parser = parser
         self._index = index
         self._embedders = embedders
         self._crawler = crawler
-        self._ended: dict[tuple[str, str], asyncio.Event] = {}
         worker.register(INGEST, self.handle, queue=_QUEUE, concurrency=2)
         worker.register(CRAWL, self.handle, queue=_QUEUE, concurrency=2)
         worker.register(REFRESH, self.handle, queue=_QUEUE, concurrency=2)
@@ -88,6 +88,7 @@ class Intake:
         return job
 
     def _add_file(self, tx: Tx, kb: str, job: JobRecord, upload: Upload) -> FileRecord | None:
+        self.blobs.use(tx, upload.blob)
         known = store.file_by_digest(tx, kb, upload.blob.digest)
         if known is not None:
             job.data["unchanged"].append({"id": known.id, "name": upload.name, "chunks": known.chunks})
@@ -101,20 +102,34 @@ class Intake:
         return file
 
     async def wait(self, tenant: str, job_id: str, seconds: float) -> None:
-        """Until a job of this process has ended, but not longer."""
-        ended = self._ended.setdefault((tenant, job_id), asyncio.Event())
+        """Until a job has ended, in whatever process, but not longer."""
+        reader = self._tail.open(tenant, job_id)
+        reader.start_now()
         try:
-            record = await self._db.tenant(tenant).read(lambda tx: store.job_by_id(tx, job_id))
-            if record is not None and record.status in ("queued", "processing"):
-                async with asyncio.timeout(seconds):
-                    await ended.wait()
+            async with asyncio.timeout(seconds):
+                while not await self._has_ended(tenant, job_id) and not self._worker.stopping:
+                    await reader.next()
         except TimeoutError:
             pass
         finally:
-            self._ended.pop((tenant, job_id), None)
+            reader.close()
+
+    async def _has_ended(self, tenant: str, job_id: str) -> bool:
+        record = await self._db.tenant(tenant).read(lambda tx: store.job_by_id(tx, job_id))
+        return record is None or record.status not in ("queued", "processing")
+
+    def tell(self, tenant: str, job_id: str) -> None:
+        """Let whoever watches a job look at it again, in every process."""
+        self._tail.hub.ring(tenant, job_id)
 
     async def handle(self, job: Job) -> None:
         """Do a job, or what is left of it."""
+        try:
+            await self._handle(job)
+        finally:
+            self.tell(job.tenant, job.id)
+
+    async def _handle(self, job: Job) -> None:
         db = self._db.tenant(job.tenant)
         kb: str = job.payload["kb"]
         base = await db.read(lambda tx: store.base_by_id(tx, kb))
@@ -143,8 +158,6 @@ class Intake:
             store.update_job(tx, job.id, status, record.data, self._clock.micros())
 
         await self._db.tenant(job.tenant).write(unit)
-        if (ended := self._ended.get((job.tenant, job.id))) is not None:
-            ended.set()
 
     async def _write(self, job: Job, change: Callable[[Tx], object]) -> None:
         """Write as the owner of the job, who is refused when another worker has taken it over."""
@@ -154,6 +167,7 @@ class Intake:
             change(tx)
 
         await self._db.tenant(job.tenant).write(unit)
+        self.tell(job.tenant, job.id)
 
     async def _empty(self, job: Job, base: BaseRecord, record: JobRecord) -> BaseRecord:
         """Throw the base's passages away and queue all its files again, with the embedder it shall have."""
@@ -193,7 +207,7 @@ class Intake:
         async def content() -> AsyncGenerator[bytes, None]:
             yield page.content
 
-        blob = await self._blobs.put(job.tenant, content(), max_bytes=len(page.content) + 1)
+        blob = await self.blobs.put(job.tenant, content(), max_bytes=len(page.content) + 1)
         metadata: Data = {"url": page.url, "media_type": page.media_type}
 
         def change(tx: Tx) -> None:
@@ -202,13 +216,16 @@ class Intake:
                 self._add_file(tx, kb, record, Upload(page.url, blob, metadata))
                 store.update_job(tx, job.id, "processing", record.data, self._clock.micros())
 
-        await self._write(job, change)
+        try:
+            await self._write(job, change)
+        finally:
+            await self.blobs.drop(job.tenant, [blob])
 
     async def _file(self, job: Job, base: BaseRecord, file: FileRecord) -> None:
         """Bring one file in; a file that cannot be read fails alone."""
         try:
             await self._write(job, lambda tx: self._change(tx, file, status="processing"))
-            async with self._local(job.tenant, file) as path:
+            async with self.blobs.local(job.tenant, file.digest) as path:
                 document = await self._parser.parse(path, _file_name(file))
             passages = await asyncio.to_thread(_passages, document, base.data)
             title = _title(document, file)
@@ -217,19 +234,15 @@ class Intake:
                 "media_type": document.media_type, "title": title, "pages": document.pages,
                 "warnings": document.warnings, "about": document.metadata,
             }  # fmt: skip
-            for digest in await self._complete(job, file, told):
-                await self._blobs.delete(job.tenant, digest)
+            await self._settle(job, file, "completed", told)
         except ParseError as error:
-            reason: Data = {"error": error.message, "error_code": error.code}
-            await self._write(job, lambda tx: self._change(tx, file, status="failed", data=reason))
+            await self._fail(job, file, error.message, error.code)
         except FileNotFoundError:
-            gone: Data = {"error": "the stored file is missing", "error_code": "missing"}
-            await self._write(job, lambda tx: self._change(tx, file, status="failed", data=gone))
+            await self._fail(job, file, "the stored file is missing", "missing")
         except EmbeddingUnavailableError as error:
             if job.attempts < job.max_attempts:
                 raise
-            reason = {"error": str(error), "error_code": "embedding_unavailable"}
-            await self._write(job, lambda tx: self._change(tx, file, status="failed", data=reason))
+            await self._fail(job, file, str(error), "embedding_unavailable")
         except FileGoneError:
             return
 
@@ -267,34 +280,27 @@ class Intake:
         store.update_file(tx, changed)
         return changed
 
-    async def _complete(self, job: Job, file: FileRecord, told: Data) -> list[str]:
-        """Let the file take the place of its older versions; gives the contents that nobody needs any more."""
+    async def _fail(self, job: Job, file: FileRecord, error: str, code: str) -> None:
+        with suppress(FileGoneError):
+            await self._settle(job, file, "failed", {"error": error, "error_code": code})
 
-        def unit(tx: Tx) -> list[str]:
+    async def _settle(self, job: Job, file: FileRecord, status: str, told: Data) -> None:
+        """Let the file take the place of its older versions; one that failed only of those that failed too."""
+
+        def unit(tx: Tx) -> None:
             ledger.check_fence(tx, job)
-            changed = self._change(tx, file, status="completed", data=told)
-            before = [store.file_by_id(tx, file.kb_id, old) for old in changed.data.get("replaces", ())]
+            changed = self._change(tx, file, status=status, data=told)
+            named = [store.file_by_id(tx, file.kb_id, old) for old in changed.data.get("replaces", ())]
+            before = [old for old in named if old is not None and status in ("completed", old.status)]
             for old in before:
-                if old is not None:
-                    self._index.remove(tx, file.kb_id, old.id)
-                    store.delete_file(tx, file.kb_id, old.id)
+                self._index.remove(tx, file.kb_id, old.id)
+                store.delete_file(tx, file.kb_id, old.id)
+                self.blobs.release(tx, old.digest)
             store.touch(tx, file.kb_id, self._clock.micros())
-            return [old.digest for old in before if old is not None and not store.uses_digest(tx, old.digest)]
 
-        return await self._db.tenant(job.tenant).write(unit)
-
-    @asynccontextmanager
-    async def _local(self, tenant: str, file: FileRecord) -> AsyncGenerator[Path]:
-        """The file's bytes as a file of this machine."""
-        handle, name = await asyncio.to_thread(tempfile.mkstemp, prefix="agentflow-file-")
-        path = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as copy:
-                async for piece in self._blobs.read(tenant, file.digest):
-                    copy.write(piece)
-            yield path
-        finally:
-            await asyncio.to_thread(path.unlink, True)
+        await self._db.tenant(job.tenant).write(unit)
+        self.tell(job.tenant, job.id)
+        await self.blobs.clear(job.tenant)
 
 
 def _file_name(file: FileRecord) -> str:

@@ -75,7 +75,6 @@ def _index() -> None:
         _big("number"),
         _text("file_id"),
         _big("position"),
-        _text("scope"),
         _text("title"),
         _text("headings"),
         _text("body"),
@@ -102,14 +101,26 @@ def _index() -> None:
         )
         op.execute("CREATE INDEX kb_chunks_by_words ON kb_chunks USING gin (words)")
     else:
-        op.execute(
-            "CREATE VIRTUAL TABLE kb_words USING fts5(scope, title, headings, body, content = 'kb_chunks',"
-            " content_rowid = 'number', tokenize = 'porter unicode61 remove_diacritics 2')"
+        op.create_table(
+            "kb_vocabularies",
+            _text("tenant"),
+            _text("kb_id"),
+            _big("number"),
+            _big("passages", default=0),
+            _big("words", default=0),
+            sa.PrimaryKeyConstraint("tenant", "kb_id"),
+            sa.UniqueConstraint("number"),
         )
+        op.execute(
+            "CREATE VIRTUAL TABLE kb_words USING fts5(title, headings, body, content = '', columnsize = 0,"
+            " tokenize = \"ascii tokenchars '_'\")"
+        )
+        op.execute("CREATE VIRTUAL TABLE kb_terms USING fts5vocab(kb_words, instance)")
 
 
 def downgrade() -> None:
     if op.get_bind().dialect.name == "sqlite":
-        op.execute("DROP TABLE kb_words")
+        for table in ("kb_terms", "kb_words", "kb_vocabularies"):
+            op.execute(f"DROP TABLE {table}")
     for table in ("kb_vectors", "kb_chunks", "kb_jobs", "kb_files", "knowledge_bases"):
         op.drop_table(table)
