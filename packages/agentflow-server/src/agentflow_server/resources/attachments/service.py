@@ -17,6 +17,7 @@ from agentflow.errors import (
 )
 from agentflow.types.attachments import Attachment, AttachmentPage
 
+from agentflow_server.http.forms import clean_name
 from agentflow_server.http.identity import Caller
 from agentflow_server.kit.clock import Clock, to_datetime
 from agentflow_server.kit.ids import new_id
@@ -62,7 +63,7 @@ class AttachmentsService:
         Raises:
             PayloadTooLargeError, UnsupportedMediaTypeError, ValidationError: it is not taken; nothing of it is kept.
         """
-        name = sniff.clean_name(name)
+        name = clean_name(name)
         async with self._blobs.receive(pieces, max_bytes=self._settings.max_attachment_bytes) as incoming:
             facts = await self._examine(incoming, name, declared)
             blob = await self._blobs.keep(caller.tenant, incoming)

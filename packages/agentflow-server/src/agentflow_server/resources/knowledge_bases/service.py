@@ -4,7 +4,7 @@ from collections.abc import AsyncIterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from agentflow.errors import ConflictError, NotAvailableError, NotFoundError, ValidationError
+from agentflow.errors import ConflictError, NotAvailableError, NotFoundError, PayloadTooLargeError, ValidationError
 from agentflow.types.batches import Batch
 from agentflow.types.knowledge_bases import (
     CrawlSettings,
@@ -72,13 +72,20 @@ class KnowledgeBasesService:
         self._finder = finder
         self._max_file_bytes = max_file_bytes
 
-    async def keep(self, caller: Caller, pieces: AsyncIterable[bytes]) -> BlobRef:
+    async def keep(self, caller: Caller, name: str, pieces: AsyncIterable[bytes]) -> BlobRef:
         """Store an uploaded file until a base takes it.
 
         Raises:
             PayloadTooLargeError: it is too large.
         """
-        return await self._blobs.put(caller.tenant, pieces, max_bytes=self._max_file_bytes)
+        limit = self._max_file_bytes
+        try:
+            return await self._blobs.put(caller.tenant, pieces, max_bytes=limit)
+        except PayloadTooLargeError:
+            raise PayloadTooLargeError(
+                f"files: {name} is larger than {limit:,} bytes", details={"limit": limit, "file": name},
+                hint="Nothing of this upload was taken. Split the file, or leave it out.",
+            ) from None  # fmt: skip
 
     async def drop(self, tenant: str, blobs: Sequence[BlobRef]) -> None:
         """Forget stored files that no base has taken."""
