@@ -14,7 +14,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -103,8 +103,9 @@ class BlobStorage:
     def _clear_folder(self, older: float) -> None:
         self.folder.mkdir(0o700, True, True)
         for left in self.folder.iterdir():
-            if time.time() - left.stat().st_mtime >= older:
-                left.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another process has just taken it
+                if time.time() - left.stat().st_mtime >= older:
+                    left.unlink()
 
     async def sweep(self) -> None:
         """Remove what processes that died have left, and what could not be removed before. Over all tenants."""
