@@ -22,7 +22,7 @@ from typing import NamedTuple
 from agentflow.errors import PayloadTooLargeError, UnavailableError
 
 from agentflow_server.kit.clock import SECOND, Clock
-from agentflow_server.storage.blobstore import BlobStore, on_disk
+from agentflow_server.storage.blobstore import BlobStore, on_disk, opened
 from agentflow_server.storage.database import Database, Row, TenantDatabase, Tx
 from agentflow_server.storage.errors import StorageUnavailableError
 
@@ -162,7 +162,7 @@ class Blobs:
         path = self._storage.folder / secrets.token_hex(16)
         incoming, digest = Incoming(path), hashlib.sha256()
         try:
-            with await on_disk(path.open, "xb") as file:
+            with await opened(on_disk(path.open, "xb")) as file:
                 async for piece in pieces:
                     incoming.size += len(piece)
                     if incoming.size > max_bytes:
