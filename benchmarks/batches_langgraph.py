@@ -2,7 +2,7 @@
 
     PYTHON batches_langgraph.py FILE.jsonl FOLDER
 
-`PYTHON` is an environment with `langgraph` and `langgraph-checkpoint-sqlite`. The node checks no schema, counts no usage
+`PYTHON` is an environment with `langgraph` and `langgraph-checkpoint-sqlite`. The node checks no schema, counts no use
 and answers at once, like the scripted model. First without a checkpointer (nothing is on disk until the caller writes
 it), then with its SQLite checkpointer and `durability="sync"`, so that a row is on disk before it counts.
 """
