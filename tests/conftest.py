@@ -9,6 +9,7 @@ from agentflow_server import testing
 from agentflow_server.testing import LocalServer, ScriptedModel, local_server
 
 from tests.postgres import PostgresServer, running_postgres
+from tests.s3 import S3Server, running_s3
 
 DATABASES = ("sqlite", "postgresql")
 ON_EVERY_DATABASE = ("server", "e2e", "security")
@@ -35,6 +36,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server that tests of this session share."""
     with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """An S3-compatible store that tests of this session share."""
+    with running_s3() as server:
         yield server
 
 

@@ -16,6 +16,7 @@ from agentflow_server.gateway.gateway import Provider
 from agentflow_server.ground import Ground, open_ground
 from agentflow_server.http import envelope
 from agentflow_server.http.audit import Audit
+from agentflow_server.http.capacity import Capacity
 from agentflow_server.http.doorman import Doorman
 from agentflow_server.http.identity import Admit, Identity, current_caller, describe
 from agentflow_server.http.limits import Limits
@@ -113,7 +114,6 @@ from agentflow_server.runtime.planning import Planning
 from agentflow_server.runtime.runner import KIND, QUEUE, Runner
 from agentflow_server.runtime.tools import Resolvers
 from agentflow_server.storage import Database
-from agentflow_server.storage.blobs import FolderBlobs
 
 
 @dataclass(slots=True)
@@ -266,7 +266,10 @@ def _served(parts: _Parts, identity: Identity, rooms: Sequence[APIRouter]) -> Se
     _include(app, *rooms)
     app.include_router(system_routes.router(parts.system))
     uploads = (attachments_routes.UPLOADS, batches_routes.UPLOADS, *knowledge_bases_routes.UPLOADS)
-    server = Server(Doorman(app, parts.settings.max_body_bytes, uploads), app, begin_shutdown, close_unused)
+    settings = parts.settings
+    capacity = Capacity(settings.max_requests, settings.max_uploads, settings.max_bodies_bytes)
+    doorman = Doorman(app, capacity, settings.max_body_bytes, uploads)
+    server = Server(doorman, app, begin_shutdown, close_unused)
     return server
 
 
@@ -283,7 +286,7 @@ def _attachments(
     settings: Settings, ground: Ground, parser: Parser, contributors: list[Contributor]
 ) -> AttachmentsService:
     """The attachments room, and what it adds to runs."""
-    service = AttachmentsService(ground.db, ground.clock, settings, _blobs(settings, "attachments"), parser)
+    service = AttachmentsService(ground.db, ground.clock, settings, ground.blobs, parser)
     contributors.append(AttachmentsContributor(service, settings.max_attachments_per_run))
     return service
 
@@ -293,13 +296,12 @@ def _knowledge(
 ) -> KnowledgeBasesService:
     """The knowledge_bases room, with the jobs and the prompt block it brings."""
     db, clock, worker = ground.db, ground.clock, ground.worker
-    blobs = FolderBlobs(settings.data / "blobs" / "knowledge_bases")
     index, embedders = SearchIndex(), Embedders(gateway, settings.embedding_model)
     crawler = Crawler(allow_private=settings.allow_private_addresses, pause=settings.crawl_pause_seconds)
-    intake = Intake(db, clock, worker, Tail(db, ground.hub), blobs, parser, index, embedders, crawler)
+    intake = Intake(db, clock, worker, Tail(db, ground.hub), ground.blobs, parser, index, embedders, crawler)
     finder = Finder(db, clock, index, embedders, Asking(gateway))
     limit = parser.limits.file_bytes
-    service = KnowledgeBasesService(db, clock, worker, blobs, index, embedders, intake, finder, max_file_bytes=limit)
+    service = KnowledgeBasesService(db, clock, worker, index, embedders, intake, finder, max_file_bytes=limit)
 
     async def catalogue(context: PromptContext) -> str | None:
         return await service.catalogue(context.tenant, context.agent.get("knowledge_bases") or ())
@@ -352,17 +354,16 @@ def _batches(
 ) -> APIRouter:
     """The batches room, with the jobs it brings."""
     db, clock, worker = ground.db, ground.clock, ground.worker
-    blobs = FolderBlobs(settings.data / "batch-files")
     webhooks = Webhooks(db, clock, worker, secrets, allow_private=settings.allow_private_addresses)
     runner = BatchRunner(db, clock, settings, worker, completions, webhooks, ground.hub)
-    importer = Importer(db, clock, settings, worker, blobs, runner)
+    importer = Importer(db, clock, settings, worker, ground.blobs, runner)
     for part in (webhooks, runner, importer):
         part.register()
     service = BatchesService(
-        db, clock, settings, worker, blobs, completions, runner, webhooks, Tail(db, ground.hub),
+        db, clock, settings, worker, importer.blobs, completions, runner, webhooks, Tail(db, ground.hub),
         {"kb_": knowledge.batch},
     )  # fmt: skip
-    return batches_routes.router(service, blobs, settings.batch_max_file_bytes, streams)
+    return batches_routes.router(service, streams)
 
 
 def _followers(clock: Clock, settings: Settings) -> tuple[Follower, ...]:
@@ -435,11 +436,6 @@ def _blocks(definitions: Definitions) -> list[DynamicBlock]:
 def _entities(definitions: Definitions) -> list[EntityResolver]:
     """The resolvers of references of the user's folder."""
     return [EntityResolver(one.system, one.type, one.resolve) for one in definitions.entity_resolvers.values()]
-
-
-def _blobs(settings: Settings, room: str) -> FolderBlobs:
-    """The files of a room; each has a folder of its own, because each knows only its own uses of them."""
-    return FolderBlobs(settings.data / "blobs" / room)
 
 
 def _outputs(core: _Core, types: Mapping[str, CodeType]) -> list[APIRouter]:

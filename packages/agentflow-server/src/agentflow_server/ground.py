@@ -1,4 +1,4 @@
-"""What every room stands on: database, clock, signals, hub, worker; opened, begun and ended together by app.py."""
+"""What every room stands on: database, blobs, clock, signals, hub, worker; begun and ended together by app.py."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +10,8 @@ from agentflow_server.kit.clock import Clock
 from agentflow_server.kit.ids import new_id
 from agentflow_server.kit.settings import Settings
 from agentflow_server.storage import Database
+from agentflow_server.storage.blobs import BlobStorage
+from agentflow_server.storage.blobstore import open_store
 from agentflow_server.storage.opening import open_clock, open_database, open_signals
 from agentflow_server.storage.signals import Signals
 
@@ -25,6 +27,7 @@ class Ground:
     hub: Hub
     worker: Worker
     catch_up: CatchUp
+    blobs: BlobStorage
 
     async def begin(self) -> None:
         if self.db.dialect == "sqlite":
@@ -32,6 +35,7 @@ class Ground:
         self.worker.start()
         self.signals.start(self._look_again)
         self.catch_up.start()
+        await self.blobs.begin()
 
     def _look_again(self) -> None:
         self.hub.wake_all()
@@ -40,6 +44,7 @@ class Ground:
     async def stop(self, patience: float) -> None:
         await self.worker.stop(patience)
         await self.catch_up.stop()
+        await self.blobs.stop()
 
     async def close(self) -> None:
         await self.signals.close()
@@ -53,10 +58,12 @@ def open_ground(settings: Settings, clock: Clock | None) -> Ground:
     Raises:
         SettingsError: it cannot be used.
     """
+    store = open_store(settings)
     db, unlock = open_database(settings)
     clock = clock or open_clock(settings)
     process = new_id()
     signals = open_signals(db, process)
     hub = Hub(signals)
     worker = Worker(db, clock, signals, lease_seconds=settings.lease_seconds, owner=process, claims=settings.run_jobs)
-    return Ground(db, unlock, clock, signals, hub, worker, CatchUp(db, hub, clock))
+    blobs = BlobStorage(db, clock, store, settings.data / "incoming")
+    return Ground(db, unlock, clock, signals, hub, worker, CatchUp(db, hub, clock), blobs)

@@ -11,6 +11,7 @@ from agentflow_server.eventlog.events import StoredEvent
 from agentflow_server.storage.signals import Signals
 
 MAX_BACKLOG = 4096
+MAX_BACKLOG_BYTES = 1024 * 1024
 Accept = Callable[[StoredEvent], bool]
 _Key = tuple[str, str]
 
@@ -24,7 +25,7 @@ class Subscription:
         stale: the table holds events that the backlog does not.
     """
 
-    __slots__ = ("_bell", "accept", "backlog", "end", "first", "stale")
+    __slots__ = ("_bell", "_bytes", "accept", "backlog", "end", "first", "stale")
 
     def __init__(self, accept: Accept | None) -> None:
         self.accept = accept
@@ -32,6 +33,7 @@ class Subscription:
         self.first: int | None = None
         self.end = 0
         self.stale = False
+        self._bytes = 0
         self._bell = asyncio.Event()
 
     def deliver(self, events: Sequence[StoredEvent]) -> None:
@@ -45,11 +47,11 @@ class Subscription:
         wanted = events if self.accept is None else [event for event in events if self.accept(event)]
         if not wanted:
             return
-        if len(self.backlog) + len(wanted) > MAX_BACKLOG:
+        self.backlog.extend(wanted)
+        self._bytes += sum([len(event.data) for event in wanted])
+        if len(self.backlog) > MAX_BACKLOG or self._bytes > MAX_BACKLOG_BYTES:
             self.stale = True
-            self.backlog.clear()
-        else:
-            self.backlog.extend(wanted)
+            self.backlog, self._bytes = [], 0
         self._bell.set()
 
     def wake(self) -> None:
@@ -64,7 +66,7 @@ class Subscription:
     def forget(self) -> None:
         """Begin anew: the reader is about to look at the table."""
         self.stale = False
-        self.backlog.clear()
+        self.backlog, self._bytes = [], 0
         self.first, self.end = None, 0
 
     async def wait(self) -> tuple[int | None, int, list[StoredEvent]]:
@@ -73,7 +75,7 @@ class Subscription:
             await self._bell.wait()
         self._bell.clear()
         taken = (self.first, self.end, self.backlog)
-        self.first, self.end, self.backlog = None, 0, []
+        self.first, self.end, self.backlog, self._bytes = None, 0, [], 0
         return taken
 
 

@@ -1,4 +1,5 @@
-"""The outermost layer of the app: gives every request an id and refuses bodies that are too large.
+"""The outermost layer of the app: gives every request an id, refuses bodies that are too large, and
+what is more than the process can take.
 
 Plain ASGI, so that it costs next to nothing and never stands between a stream and its reader.
 """
@@ -9,14 +10,16 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from agentflow.errors import PayloadTooLargeError
+from agentflow.errors import PayloadTooLargeError, UnavailableError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from agentflow_server.http.capacity import Capacity, Place
 from agentflow_server.http.envelope import error_response
 from agentflow_server.kit import logs, telemetry
 from agentflow_server.kit.ids import new_id
 
 logger = logging.getLogger("agentflow_server.access")
+_ALWAYS = {"/health", "/ready", "/metrics"}
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
@@ -24,13 +27,15 @@ class Doorman:
     """Wraps the app.
 
     Args:
+        capacity: how much is taken in at once. What probes and counts the process is let in always.
         max_body: largest request body in bytes.
         uploads: paths, as regular expressions, whose forms with files are let through: those routes read them piece by
             piece and have bounds of their own.
     """
 
-    def __init__(self, app: ASGIApp, max_body: int, uploads: Sequence[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, capacity: Capacity, max_body: int, uploads: Sequence[str] = ()) -> None:
         self._app = app
+        self._capacity = capacity
         self._max_body = max_body
         self._uploads = re.compile("|".join(uploads) or r"(?!)")
 
@@ -56,12 +61,14 @@ class Doorman:
     async def _answer(
         self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes], request_id: str
     ) -> int:
-        body = _Body(receive, None if self._is_upload(scope, headers) else self._max_body)
+        upload = self._is_upload(scope, headers)
+        place = Place(self._capacity, upload=upload)
+        body = _Body(receive, None if upload else self._max_body, place)
         status = 0
 
         async def stamped(message: Message) -> None:
             nonlocal status
-            if body.overflown and status == 0:
+            if body.refusal is not None and status == 0:
                 return
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -69,16 +76,16 @@ class Doorman:
                 message = {**message, "headers": [*message["headers"], (b"x-request-id", request_id.encode()), *added]}
             await send(message)
 
-        length = headers.get(b"content-length", b"0")
-        if body.limit is not None and length.isdigit() and int(length) > body.limit:
-            body.overflown = True
-        else:
-            await self._app(scope, body.receive, stamped)
-        if body.overflown and status == 0:
-            status = 413
-            limit = self._max_body
-            error = PayloadTooLargeError(f"the request body is larger than {limit} bytes", details={"limit": limit})
-            response = error_response(error, request_id)
+        try:
+            if scope["path"] not in _ALWAYS:
+                body.enter(headers.get(b"content-length", b"0"))
+            if body.refusal is None:
+                await self._app(scope, body.receive, stamped)
+        finally:
+            place.leave()
+        if body.refusal is not None and status == 0:
+            status = body.refusal.status
+            response = error_response(body.refusal, request_id)
             response.headers["x-request-id"] = request_id
             await response(scope, receive, send)
         return status
@@ -104,19 +111,43 @@ def _route(scope: Scope) -> str:
 
 
 class _Body:
-    """Counts the body as it is read; from the limit on, the app sees the client as gone."""
+    """Counts the body as it is read; from a limit on, the app sees the client as gone, who is told the `refusal`.
 
-    def __init__(self, receive: Receive, limit: int | None) -> None:
+    Args:
+        limit: most bytes; None for a form with files, which is never held whole.
+    """
+
+    def __init__(self, receive: Receive, limit: int | None, place: Place) -> None:
         self._receive = receive
+        self._limit = limit
+        self._place = place
         self._read = 0
-        self.limit = limit
-        self.overflown = False
+        self.refusal: PayloadTooLargeError | UnavailableError | None = None
+
+    def enter(self, length: bytes) -> None:
+        """Begin; `length` is what the sender says of the body's."""
+        try:
+            self._place.enter()
+            if length.isdigit():
+                self._check(int(length))
+        except (PayloadTooLargeError, UnavailableError) as error:
+            self.refusal = error
+
+    def _check(self, size: int) -> None:
+        if self._limit is not None and size > self._limit:
+            raise PayloadTooLargeError(
+                f"the request body is larger than {self._limit} bytes", details={"limit": self._limit}
+            )
 
     async def receive(self) -> Message:
         message = await self._receive()
-        if self.limit is not None and message["type"] == "http.request":
-            self._read += len(message.get("body", b""))
-            if self._read > self.limit:
-                self.overflown = True
+        if self._limit is not None and message["type"] == "http.request":
+            size = len(message.get("body", b""))
+            self._read += size
+            try:
+                self._check(self._read)
+                self._place.hold(size)
+            except (PayloadTooLargeError, UnavailableError) as error:
+                self.refusal = error
                 return {"type": "http.disconnect"}
         return message

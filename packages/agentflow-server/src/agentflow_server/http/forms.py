@@ -3,9 +3,11 @@
 Used by routes that take uploads. Each part is read before the next one begins, so a bound on a file holds at once.
 """
 
+import unicodedata
 from collections import deque
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from agentflow.errors import BadRequestError, PayloadTooLargeError, UnsupportedMediaTypeError
 from fastapi import Request
@@ -14,6 +16,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
 _MAX_PARTS = 1000
+_NAME_LENGTH = 200
 
 
 @dataclass(slots=True)
@@ -155,3 +158,17 @@ class Form:
 def _unquoted(name: str) -> str:
     """A file's name as it was before it was put into quotes (WHATWG HTML, section 4.10.21.8)."""
     return name.replace("%22", '"').replace("%0D", "\r").replace("%0A", "\n")
+
+
+def clean_name(name: str | None) -> str:
+    """A file's name as it is kept and shown: no folders, nothing invisible, not longer than 200 characters."""
+    last = (name or "").replace("\\", "/").rsplit("/", 1)[-1]
+    shown = "".join(
+        char
+        for char in unicodedata.normalize("NFC", last)
+        if unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl")
+    ).strip()
+    if not shown.strip(". "):
+        return "file"
+    suffix = PurePosixPath(shown).suffix[:20]
+    return shown if len(shown) <= _NAME_LENGTH else shown[: _NAME_LENGTH - len(suffix)] + suffix

@@ -7,7 +7,8 @@ the worker writes. A handler that fails is tried again later, with a growing pau
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 _IDLE = 5.0
 _PAUSE = 1.0
 _RENEWED_AT_ONCE = 50
+_CLAIMED_AT_ONCE = 50
 _MAX_BACKOFF = 300
 
 
@@ -103,6 +105,19 @@ class Worker:
         pool = self._pools[queue]
         return pool.concurrency - pool.running if self._claims and not self.stopping else 0
 
+    @contextmanager
+    def places(self, queue: str, limit: int) -> Generator[int]:
+        """Reserve up to so many free places of a queue until the block ends, so that nobody else counts on them while
+        the jobs that are to take them are being written. Gives how many they are.
+        """
+        pool = self._pools[queue]
+        count = max(0, min(limit, self.free(queue)))
+        pool.running += count
+        try:
+            yield count
+        finally:
+            pool.running -= count
+
     def lease_until(self) -> int:
         """The end of a lease that begins now."""
         return self._clock.micros() + self._lease
@@ -173,19 +188,21 @@ class Worker:
         await self._wait()
 
     async def _claim(self, queue: str) -> None:
-        free = self.free(queue)
-        if free <= 0:
-            return
-        now = self._clock.micros()
-        jobs = await self._db.write(
-            lambda tx: ledger.claim(
-                tx, queue=queue, owner=self.owner, limit=free, now=now, lease_until=now + self._lease
-            ),
-            serial=False,
-        )
-        for job in jobs:
-            telemetry.waits.labels(queue).observe(max(0, now - job.run_at) / SECOND)
-            self._spawn(job)
+        with self.places(queue, _CLAIMED_AT_ONCE) as free:
+            if not free:
+                return
+            now = self._clock.micros()
+            jobs = await self._db.write(
+                lambda tx: ledger.claim(
+                    tx, queue=queue, owner=self.owner, limit=free, now=now, lease_until=now + self._lease
+                ),
+                serial=False,
+            )
+            for job in jobs:
+                telemetry.waits.labels(queue).observe(max(0, now - job.run_at) / SECOND)
+                self._spawn(job)
+        if len(jobs) == free:
+            self._bell.set()  # there may be more
 
     async def _wait(self) -> None:
         due = await self._db.read(ledger.next_due)

@@ -36,6 +36,14 @@ class Settings(BaseModel):
     database_connections: int = Field(
         default=12, ge=2, le=500, description="AGENTFLOW_DATABASE_CONNECTIONS: PostgreSQL connections of one process"
     )
+    blobs_url: str | None = Field(
+        default=None, description="AGENTFLOW_BLOBS_URL: s3://bucket/prefix to keep files there and not in the folder"
+    )
+    blobs_endpoint: str | None = Field(
+        default=None,
+        pattern="^https?://",
+        description="AGENTFLOW_BLOBS_ENDPOINT: address of the S3-compatible store, if it is not Amazon's",
+    )
     sqlite_synchronous: Literal["full", "normal"] = Field(
         default="full",
         description="AGENTFLOW_SQLITE_SYNCHRONOUS: `full` survives power loss, `normal` only a killed process",
@@ -174,6 +182,17 @@ class Settings(BaseModel):
 
     max_body_bytes: int = Field(
         default=4 * 1024 * 1024, gt=0, description="AGENTFLOW_MAX_BODY_BYTES: largest JSON request"
+    )
+    max_requests: int = Field(
+        default=4_000, gt=0, description="AGENTFLOW_MAX_REQUESTS: requests of one process under way, streams among them"
+    )
+    max_uploads: int = Field(
+        default=64, gt=0, description="AGENTFLOW_MAX_UPLOADS: forms with files that one process takes in at a time"
+    )
+    max_bodies_bytes: int = Field(
+        default=256 * 1024 * 1024,
+        gt=0,
+        description="AGENTFLOW_MAX_BODIES_BYTES: request bodies that one process holds in memory at a time",
     )
     max_message_chars: int = Field(
         default=500_000,

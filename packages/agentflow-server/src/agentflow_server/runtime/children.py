@@ -55,14 +55,13 @@ class Children:
         engine = self._engine
         wanted = _header(parent, plan, run_id, engine.clock.micros())
 
-        def unit(tx: Tx) -> tuple[RunHeader, RunContext | None, list[StoredEvent]]:
+        def unit(tx: Tx, started: bool) -> tuple[RunHeader, RunContext | None, list[StoredEvent]]:
             if (existing := runs.by_id(tx, parent.tenant, run_id)) is not None:
                 return existing, None, []
             if cause is not None:
                 ledger.check_fence(tx, cause)
                 if ledger.cancel_requested(tx, cause.tenant, cause.id):
                     raise ToolFailedError("cancelled", "the run was cancelled")
-            started = engine.worker.free(QUEUE) > 0
             status = "running" if started else "queued"
             run = replace(wanted, status=status, first_seq=head(tx, parent.conversation_id))
             runs.insert(tx, run)
@@ -75,10 +74,11 @@ class Children:
             context = RunContext(run, plan, ledger.born_claimed(job))
             return run, context, self._runner.record_opening(tx, context)
 
-        run, context, events = await engine.db.tenant(parent.tenant).write(unit)
-        if context is not None:
-            self._runner.accept(context, events)
-        else:
+        with engine.worker.places(QUEUE, 1) as started:
+            run, context, events = await engine.db.tenant(parent.tenant).write(lambda tx: unit(tx, started > 0))
+            if context is not None:
+                self._runner.accept(context, events)
+        if context is None:
             engine.worker.ring()
         return run
 

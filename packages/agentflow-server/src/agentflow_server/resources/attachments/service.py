@@ -12,12 +12,12 @@ from agentflow.errors import (
     APIError,
     NotFoundError,
     PayloadTooLargeError,
-    UnavailableError,
     UnsupportedMediaTypeError,
     ValidationError,
 )
 from agentflow.types.attachments import Attachment, AttachmentPage
 
+from agentflow_server.http.forms import clean_name
 from agentflow_server.http.identity import Caller
 from agentflow_server.kit.clock import Clock, to_datetime
 from agentflow_server.kit.ids import new_id
@@ -26,7 +26,7 @@ from agentflow_server.resources.attachments import sniff, store
 from agentflow_server.resources.attachments.store import AttachmentRecord
 from agentflow_server.retrieval.parse import ParseError, Parser
 from agentflow_server.storage import Database, Tx
-from agentflow_server.storage.blobs import BlobRef, Blobs
+from agentflow_server.storage.blobs import BlobRef, BlobStorage, Incoming
 from agentflow_server.storage.idempotency import once
 
 REF = "attachment:"
@@ -47,11 +47,11 @@ class _Facts(NamedTuple):
 class AttachmentsService:
     """The attachments room."""
 
-    def __init__(self, db: Database, clock: Clock, settings: Settings, blobs: Blobs, parser: Parser) -> None:
+    def __init__(self, db: Database, clock: Clock, settings: Settings, blobs: BlobStorage, parser: Parser) -> None:
         self._db = db
         self._clock = clock
         self._settings = settings
-        self._blobs = blobs
+        self._blobs = blobs.room("attachments", store.uses_digest)
         self._parser = parser
         self._images: OrderedDict[tuple[str, str], str] = OrderedDict()
 
@@ -63,33 +63,31 @@ class AttachmentsService:
         Raises:
             PayloadTooLargeError, UnsupportedMediaTypeError, ValidationError: it is not taken; nothing of it is kept.
         """
-        name = sniff.clean_name(name)
-        blob = await self._blobs.put(caller.tenant, pieces, max_bytes=self._settings.max_attachment_bytes)
-        db = self._db.tenant(caller.tenant)
-        await db.write(lambda tx: store.use(tx, blob.digest, 1))
+        name = clean_name(name)
+        async with self._blobs.receive(pieces, max_bytes=self._settings.max_attachment_bytes) as incoming:
+            facts = await self._examine(incoming, name, declared)
+            blob = await self._blobs.keep(caller.tenant, incoming)
+        record = AttachmentRecord(
+            new_id(), caller.user_id, name, facts.media_type, facts.kind, blob.size, blob.digest, facts.width,
+            facts.height, None if facts.text is None else len(facts.text), self._clock.micros(),
+        )  # fmt: skip
+        needed, db = False, self._db.tenant(caller.tenant)
         try:
-            facts = await self._examine(caller.tenant, blob, name, declared)
-            record = AttachmentRecord(
-                new_id(), caller.user_id, name, facts.media_type, facts.kind, blob.size, blob.digest, facts.width,
-                facts.height, None if facts.text is None else len(facts.text), self._clock.micros(),
-            )  # fmt: skip
-            return attachment_of(await db.write(lambda tx: self._insert(tx, record, facts.text, key)))
-        except BaseException:
-            await asyncio.shield(db.write(lambda tx: self._release(tx, caller.tenant, blob.digest)))
-            raise
+            found = await db.write(lambda tx: self._insert(tx, record, blob, facts.text, key))
+            needed = found.id == record.id and not blob.known
+            return attachment_of(found)
+        finally:
+            if not needed:
+                await asyncio.shield(self._blobs.drop(caller.tenant, [blob]))
 
-    async def _examine(self, tenant: str, blob: BlobRef, name: str, declared: str) -> _Facts:
-        if blob.size == 0:
+    async def _examine(self, incoming: Incoming, name: str, declared: str) -> _Facts:
+        if incoming.size == 0:
             raise _invalid("the file is empty")
-        try:
-            async with self._blobs.local(tenant, blob.digest) as path:
-                image = await asyncio.to_thread(sniff.image_of, path, self._settings.max_image_pixels)
-                if image is not None:
-                    facts = _Facts(sniff.media_type_of(declared, image.media_type), "image", image.width, image.height)
-                else:
-                    facts = await self._document(path, name, declared)
-        except FileNotFoundError:
-            raise UnavailableError("the same file was just being deleted", retry_after=0.5) from None
+        image = await asyncio.to_thread(sniff.image_of, incoming.path, self._settings.max_image_pixels)
+        if image is not None:
+            facts = _Facts(sniff.media_type_of(declared, image.media_type), "image", image.width, image.height)
+        else:
+            facts = await self._document(incoming.path, name, declared)
         patterns = [pattern.strip() for pattern in self._settings.attachment_types.split(",")]
         if not any(fnmatch(facts.media_type, pattern) for pattern in patterns):
             raise UnsupportedMediaTypeError(
@@ -112,11 +110,14 @@ class AttachmentsService:
             return UnsupportedMediaTypeError(f"{error.message} and images (its content is {looks})")
         return _invalid(error.message)
 
-    def _insert(self, tx: Tx, record: AttachmentRecord, text: str | None, key: str | None) -> AttachmentRecord:
-        """Write the attachment, which takes over the use of its blob, or find the one this key has led to."""
+    def _insert(
+        self, tx: Tx, record: AttachmentRecord, blob: BlobRef, text: str | None, key: str | None
+    ) -> AttachmentRecord:
+        """Write the attachment, which uses its blob, or find the one this key has led to."""
         kept = None if text is None else text[: self._settings.attachment_text_chars]
 
         def insert() -> str:
+            self._blobs.use(tx, blob)
             store.insert(tx, record, kept)
             return record.id
 
@@ -126,14 +127,7 @@ class AttachmentsService:
         found = store.by_id(tx, found_id, record.user_id)
         if found is None:
             raise _unknown(found_id)
-        if found_id != record.id:
-            store.use(tx, record.digest, -1)
         return found
-
-    def _release(self, tx: Tx, tenant: str, digest: str) -> None:
-        """Give up the use of a blob; the last one takes the file with it."""
-        if not store.use(tx, digest, -1):
-            self._blobs.discard(tenant, digest)
 
     async def list(self, caller: Caller, *, limit: int, offset: int) -> AttachmentPage:
         """A page of the caller's attachments, newest first."""
@@ -164,11 +158,9 @@ class AttachmentsService:
             NotFoundError: the caller has none, or its bytes are gone.
         """
         found = await self.record(caller.tenant, caller.user_id, attachment_id)
-        try:
-            async with self._blobs.local(caller.tenant, found.digest):
-                return found
-        except FileNotFoundError:
-            raise _unknown(attachment_id) from None
+        if not await self._blobs.has(caller.tenant, found.digest):
+            raise _unknown(attachment_id)
+        return found
 
     def read(self, caller: Caller, record: AttachmentRecord, start: int, end: int) -> AsyncGenerator[bytes, None]:
         """The bytes of an attachment from `start` up to `end`."""
@@ -209,10 +201,12 @@ class AttachmentsService:
 
     async def _forget(self, caller: Caller, records: "list[AttachmentRecord]") -> None:
         def unit(tx: Tx) -> None:
-            for digest in store.delete(tx, records):
-                self._blobs.discard(caller.tenant, digest)
+            store.delete(tx, records)
+            for digest in {record.digest for record in records}:
+                self._blobs.release(tx, digest)
 
         await self._db.tenant(caller.tenant).write(unit)
+        await self._blobs.clear(caller.tenant)
         for record in records:
             self._images.pop((caller.tenant, record.digest), None)
 

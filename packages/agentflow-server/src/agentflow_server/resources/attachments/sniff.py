@@ -1,8 +1,7 @@
 """What an uploaded file is, told by its bytes and not by what its sender says. Called by the service, in a thread."""
 
 import struct
-import unicodedata
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import puremagic
@@ -19,7 +18,6 @@ _TEXTS = frozenset(
         "application/sql", "application/x-sh", "application/x-python-code", "message/rfc822",
     }
 )  # fmt: skip
-_NAME_LENGTH = 200
 
 
 class Image(NamedTuple):
@@ -82,20 +80,6 @@ def media_type_of(declared: str, found: str) -> str:
 
 def _is_text(media_type: str) -> bool:
     return media_type.startswith("text/") or media_type in _TEXTS or media_type.endswith(("+json", "+xml"))
-
-
-def clean_name(name: str | None) -> str:
-    """A file's name as it is kept and shown: no folders, nothing invisible, not longer than 200 characters."""
-    last = (name or "").replace("\\", "/").rsplit("/", 1)[-1]
-    shown = "".join(
-        char
-        for char in unicodedata.normalize("NFC", last)
-        if unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl")
-    ).strip()
-    if not shown.strip(". "):
-        return "file"
-    suffix = PurePosixPath(shown).suffix[:20]
-    return shown if len(shown) <= _NAME_LENGTH else shown[: _NAME_LENGTH - len(suffix)] + suffix
 
 
 def _png(head: bytes, _: BinaryIO) -> tuple[int, int]:

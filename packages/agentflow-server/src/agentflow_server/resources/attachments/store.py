@@ -71,29 +71,14 @@ def page(tx: Tx, user_id: str, *, limit: int, offset: int) -> tuple[list[Attachm
     return [_record(row) for row in rows], total["n"] if total else 0
 
 
-def delete(tx: Tx, attachments: Sequence[AttachmentRecord]) -> list[str]:
-    """Remove attachments; returns the digests of the blobs that nothing uses any more."""
-    unused: list[str] = []
-    for attachment in attachments:
-        key = {"id": attachment.id}
-        if tx.execute("DELETE FROM attachments WHERE tenant = :tenant AND id = :id", key) and not use(
-            tx, attachment.digest, -1
-        ):
-            unused.append(attachment.digest)
-    return unused
-
-
-def use(tx: Tx, digest: str, change: int) -> int:
-    """Count uses of a blob; returns how many there are now. The row is locked until the transaction ends, so that the
-    last user of a blob and its next one do not meet.
-    """
-    key = {"digest": digest, "change": change}
-    row = tx.one(
-        "INSERT INTO attachment_blobs (tenant, digest, uses) VALUES (:tenant, :digest, :change)"
-        " ON CONFLICT (tenant, digest) DO UPDATE SET uses = attachment_blobs.uses + :change RETURNING uses",
-        key,
+def delete(tx: Tx, attachments: Sequence[AttachmentRecord]) -> None:
+    """Remove attachments; what becomes of their blobs is decided elsewhere."""
+    tx.executemany(
+        "DELETE FROM attachments WHERE tenant = :tenant AND id = :id", [{"id": one.id} for one in attachments]
     )
-    uses: int = row["uses"] if row else 0
-    if uses <= 0:
-        tx.execute("DELETE FROM attachment_blobs WHERE tenant = :tenant AND digest = :digest", key)
-    return uses
+
+
+def uses_digest(tx: Tx, digest: str) -> bool:
+    """Whether an attachment of the tenant has these bytes."""
+    found = "SELECT 1 AS ok FROM attachments WHERE tenant = :tenant AND digest = :digest LIMIT 1"
+    return tx.one(found, {"digest": digest}) is not None

@@ -16,7 +16,7 @@ from agentflow_server.resources.batches.files import FileProblemError, ItemFile
 from agentflow_server.resources.batches.runner import BatchRunner
 from agentflow_server.resources.batches.store import BatchRecord, Chunk
 from agentflow_server.storage import Database, Tx
-from agentflow_server.storage.blobs import Blobs
+from agentflow_server.storage.blobs import BlobStorage
 
 KIND = "batch_import"
 QUEUE = "batch_imports"
@@ -64,13 +64,13 @@ class Importer:
     """Reads files."""
 
     def __init__(
-        self, db: Database, clock: Clock, settings: Settings, worker: Worker, blobs: Blobs, runner: BatchRunner
+        self, db: Database, clock: Clock, settings: Settings, worker: Worker, blobs: BlobStorage, runner: BatchRunner
     ) -> None:
         self._db = db
         self._clock = clock
         self._max_items = settings.batch_max_items
         self._worker = worker
-        self._blobs = blobs
+        self.blobs = blobs.room("batches", store.awaits_file)
         self._runner = runner
 
     def register(self) -> None:
@@ -98,11 +98,11 @@ class Importer:
             elif total:
                 store.begin(tx, batch_id, total)
             self._runner.dispatch(tx, job.tenant)
+            self.blobs.release(tx, job.payload["digest"])
 
         await db.write(unit)
         self._runner.tell(job.tenant, batch_id)
-        if batch is not None and batch.file is not None:
-            await self._blobs.delete(batch.file["space"], batch.file["digest"])
+        await self.blobs.clear(job.tenant)
         return Settled.BY_HANDLER
 
     async def _read(self, job: Job, batch: BatchRecord, file: dict[str, Any], skip: int) -> int:
@@ -110,7 +110,7 @@ class Importer:
         items = ItemFile(file["format"], self._max_items)
         chunker = Chunker()
         ready: list[Chunk] = []
-        async for piece in self._blobs.read(file["space"], file["digest"]):
+        async for piece in self.blobs.read(job.tenant, file["digest"]):
             ready += chunker.add(await asyncio.to_thread(items.feed, piece))
             if len(ready) >= _CHUNKS_AT_ONCE:
                 await self._write(job, batch.id, ready, skip)

@@ -9,13 +9,11 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from agentflow_server.http.forms import Form, FormPart
-from agentflow_server.http.identity import CurrentCaller
+from agentflow_server.http.identity import Caller, CurrentCaller
 from agentflow_server.http.pages import IdempotencyKey, Limit, Offset
 from agentflow_server.http.sse import EventStream, Streams
-from agentflow_server.kit.ids import new_id
 from agentflow_server.resources.batches.service import BatchesService, Upload
 from agentflow_server.resources.batches.watch import Watch
-from agentflow_server.storage.blobs import Blobs
 
 UPLOADS = "/api/v1/files"
 _MAX_FIELD = 1_000_000
@@ -41,7 +39,7 @@ _UPLOAD_FORM = {
 }
 
 
-def router(service: BatchesService, blobs: Blobs, max_file_bytes: int, streams: Streams) -> APIRouter:
+def router(service: BatchesService, streams: Streams) -> APIRouter:
     """The room's routes."""
     routes = APIRouter(tags=["batches"])
 
@@ -53,9 +51,7 @@ def router(service: BatchesService, blobs: Blobs, max_file_bytes: int, streams: 
     @routes.post("/files", status_code=202, openapi_extra=_UPLOAD_FORM)
     async def upload(caller: CurrentCaller, request: Request, idempotency_key: IdempotencyKey = None) -> Batch:
         """Take a batch whose items are in a file: CSV with a header, a JSON array or object, JSON lines."""
-        return await service.take_file(
-            caller, await _received(blobs, caller.tenant, request, max_file_bytes), idempotency_key
-        )
+        return await service.take_file(caller, await _received(service, caller, request), idempotency_key)
 
     @routes.get("/batches")
     async def list_batches(
@@ -102,9 +98,9 @@ def router(service: BatchesService, blobs: Blobs, max_file_bytes: int, streams: 
     return routes
 
 
-async def _received(blobs: Blobs, tenant: str, request: Request, max_bytes: int) -> Upload:
+async def _received(service: BatchesService, caller: Caller, request: Request) -> Upload:
     """The file, stored, and the texts beside it."""
-    space, blob, name, start = f"{tenant}/{new_id()}", None, None, b""
+    blob, name, start = None, None, b""
     fields: dict[str, str] = {}
     async for part in Form(request).parts():
         if part.filename is None and part.name != "file":
@@ -121,11 +117,11 @@ async def _received(blobs: Blobs, tenant: str, request: Request, max_bytes: int)
                 yield piece
 
         name = part.filename
-        blob = await blobs.put(space, pieces(), max_bytes=max_bytes)
+        blob = await service.keep(caller, pieces())
         start = bytes(seen)
     if blob is None:
         raise ValidationError("file: the form has none", details=[{"field": "file", "message": "is missing"}])
-    return Upload(space, blob, name, start, fields)
+    return Upload(blob, name, start, fields)
 
 
 def _changes(routes: APIRouter, service: BatchesService) -> None:

@@ -1,6 +1,6 @@
 """Takes batches in, tells how they stand, gives their rows out, stops and repeats them. Called by routes."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,9 +37,8 @@ _RENAMED = {"template": "user_prompt_template"}
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file that has arrived, and the texts that came with it. `space` is its own place among the blobs."""
+    """A file that has arrived, and the texts that came with it."""
 
-    space: str
     blob: BlobRef
     name: str | None
     start: bytes
@@ -104,35 +103,40 @@ class BatchesService:
         body = to_json([operation, request, hook], fallback=str).decode()
         return await self._accept(caller, record, secret, key, body, write)
 
+    async def keep(self, caller: Caller, pieces: AsyncIterable[bytes]) -> BlobRef:
+        """Store an uploaded file until a batch takes it.
+
+        Raises:
+            PayloadTooLargeError: it is too large.
+        """
+        return await self._blobs.put(caller.tenant, pieces, max_bytes=self._settings.batch_max_file_bytes)
+
     async def take_file(self, caller: Caller, upload: Upload, key: str | None) -> Batch:
         """Take a batch whose items stand in a file.
 
         Raises:
             ValidationError, PermissionDeniedError: it cannot be done; the file is not kept.
         """
-        taken = False
         try:
             operation, spec, hook, format_ = _form(upload)
             record, secret = await self._new(caller, operation, spec, hook)
-            batch = await self._import(caller, upload, record, secret, format_, key)
-            taken = batch.id == record.id
-            return batch
+            return await self._import(caller, upload, record, secret, format_, key)
         finally:
-            if not taken:
-                await self._blobs.delete(upload.space, upload.blob.digest)
+            await self._blobs.drop(caller.tenant, [upload.blob])
 
     async def _import(
         self, caller: Caller, upload: Upload, record: BatchRecord, secret: str | None, format_: str, key: str | None
     ) -> Batch:
-        file = {"space": upload.space, "digest": upload.blob.digest, "format": format_}
+        file = {"digest": upload.blob.digest, "format": format_}
 
         def write(tx: Tx) -> None:
+            self._blobs.use(tx, upload.blob)
             store.insert(tx, record._replace(file=file))
             job = NewJob(
                 tenant=caller.tenant,
                 kind=importer.KIND,
                 queue=importer.QUEUE,
-                payload={"batch_id": record.id},
+                payload={"batch_id": record.id, "digest": upload.blob.digest},
                 max_attempts=1_000_000,
             )
             ledger.enqueue(tx, job, self._clock.micros())

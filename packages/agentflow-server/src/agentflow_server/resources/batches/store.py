@@ -81,6 +81,12 @@ def by_id(tx: Tx, batch_id: str) -> BatchRecord | None:
     return _record(row) if row else None
 
 
+def awaits_file(tx: Tx, digest: str) -> bool:
+    """Whether a batch of the tenant is still to read a file with these bytes."""
+    found = "SELECT 1 AS ok FROM batches WHERE tenant = :tenant AND status = 'queued' AND file LIKE :file LIMIT 1"
+    return tx.one(found, {"file": f"%{digest}%"}) is not None
+
+
 def page(tx: Tx, user_id: str, status: str | None, limit: int, offset: int) -> tuple[list[BatchRecord], int]:
     """A user's batches, newest first, and how many there are."""
     which = " AND user_id = :user" + (" AND status = :status" if status else "")

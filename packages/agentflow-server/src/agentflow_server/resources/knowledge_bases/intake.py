@@ -5,12 +5,10 @@ nothing twice, nothing left out. The file that a new version takes the place of 
 """
 
 import asyncio
-import os
-import tempfile
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 from agentflow_server.eventlog import Tail
@@ -27,7 +25,7 @@ from agentflow_server.retrieval.embedding import EmbeddingUnavailableError
 from agentflow_server.retrieval.index import Entry, SearchIndex, embedded_text
 from agentflow_server.retrieval.parse import Document, ParseError, Parser
 from agentflow_server.storage import Database, Tx
-from agentflow_server.storage.blobs import BlobRef, Blobs
+from agentflow_server.storage.blobs import BlobRef, BlobStorage
 
 INGEST, CRAWL, REFRESH = "kb_ingest", "kb_crawl", "kb_refresh"
 _QUEUE = "knowledge"
@@ -57,7 +55,7 @@ class Intake:
         clock: Clock,
         worker: Worker,
         tail: Tail,
-        blobs: Blobs,
+        blobs: BlobStorage,
         parser: Parser,
         index: SearchIndex,
         embedders: Embedders,
@@ -67,7 +65,7 @@ class Intake:
         self._clock = clock
         self._worker = worker
         self._tail = tail
-        self._blobs = blobs
+        self.blobs = blobs.room("knowledge_bases", store.uses_digest)
         self._parser = parser
         self._index = index
         self._embedders = embedders
@@ -90,6 +88,7 @@ class Intake:
         return job
 
     def _add_file(self, tx: Tx, kb: str, job: JobRecord, upload: Upload) -> FileRecord | None:
+        self.blobs.use(tx, upload.blob)
         known = store.file_by_digest(tx, kb, upload.blob.digest)
         if known is not None:
             job.data["unchanged"].append({"id": known.id, "name": upload.name, "chunks": known.chunks})
@@ -208,7 +207,7 @@ class Intake:
         async def content() -> AsyncGenerator[bytes, None]:
             yield page.content
 
-        blob = await self._blobs.put(job.tenant, content(), max_bytes=len(page.content) + 1)
+        blob = await self.blobs.put(job.tenant, content(), max_bytes=len(page.content) + 1)
         metadata: Data = {"url": page.url, "media_type": page.media_type}
 
         def change(tx: Tx) -> None:
@@ -217,13 +216,16 @@ class Intake:
                 self._add_file(tx, kb, record, Upload(page.url, blob, metadata))
                 store.update_job(tx, job.id, "processing", record.data, self._clock.micros())
 
-        await self._write(job, change)
+        try:
+            await self._write(job, change)
+        finally:
+            await self.blobs.drop(job.tenant, [blob])
 
     async def _file(self, job: Job, base: BaseRecord, file: FileRecord) -> None:
         """Bring one file in; a file that cannot be read fails alone."""
         try:
             await self._write(job, lambda tx: self._change(tx, file, status="processing"))
-            async with self._local(job.tenant, file) as path:
+            async with self.blobs.local(job.tenant, file.digest) as path:
                 document = await self._parser.parse(path, _file_name(file))
             passages = await asyncio.to_thread(_passages, document, base.data)
             title = _title(document, file)
@@ -285,7 +287,7 @@ class Intake:
     async def _settle(self, job: Job, file: FileRecord, status: str, told: Data) -> None:
         """Let the file take the place of its older versions; one that failed only of those that failed too."""
 
-        def unit(tx: Tx) -> list[str]:
+        def unit(tx: Tx) -> None:
             ledger.check_fence(tx, job)
             changed = self._change(tx, file, status=status, data=told)
             named = [store.file_by_id(tx, file.kb_id, old) for old in changed.data.get("replaces", ())]
@@ -293,25 +295,12 @@ class Intake:
             for old in before:
                 self._index.remove(tx, file.kb_id, old.id)
                 store.delete_file(tx, file.kb_id, old.id)
+                self.blobs.release(tx, old.digest)
             store.touch(tx, file.kb_id, self._clock.micros())
-            return [old.digest for old in before if not store.uses_digest(tx, old.digest)]
 
-        for digest in await self._db.tenant(job.tenant).write(unit):
-            await self._blobs.delete(job.tenant, digest)
+        await self._db.tenant(job.tenant).write(unit)
         self.tell(job.tenant, job.id)
-
-    @asynccontextmanager
-    async def _local(self, tenant: str, file: FileRecord) -> AsyncGenerator[Path]:
-        """The file's bytes as a file of this machine."""
-        handle, name = await asyncio.to_thread(tempfile.mkstemp, prefix="agentflow-file-")
-        path = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as copy:
-                async for piece in self._blobs.read(tenant, file.digest):
-                    copy.write(piece)
-            yield path
-        finally:
-            await asyncio.to_thread(path.unlink, True)
+        await self.blobs.clear(job.tenant)
 
 
 def _file_name(file: FileRecord) -> str:

@@ -22,7 +22,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError as Invalid
 
-from agentflow_server.http.forms import Form, FormPart
+from agentflow_server.http.forms import Form, FormPart, clean_name
 from agentflow_server.http.identity import Caller, CurrentCaller
 from agentflow_server.http.pages import IdempotencyKey, Limit, Offset
 from agentflow_server.resources.knowledge_bases.intake import Upload
@@ -145,7 +145,7 @@ class _Received:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._service.discard(self._caller.tenant, [file.blob.digest for file in self._files])
+        await self._service.drop(self._caller.tenant, [file.blob for file in self._files])
 
     async def read(self, request: Request) -> None:
         async for part in Form(request).parts():
@@ -161,10 +161,10 @@ class _Received:
     async def _file(self, part: FormPart) -> None:
         if len(self._files) == _MAX_FILES:
             raise _invalid("files", f"at most {_MAX_FILES} files can be sent at once")
-        name = (part.filename or "").replace("\\", "/").rsplit("/", 1)[-1].strip()[:500]
-        if not name:
+        if not (part.filename or "").strip():
             raise _invalid("files", "a file needs a name")
-        self._files.append(Upload(name, await self._service.keep(self._caller, part.pieces())))
+        name = clean_name(part.filename)
+        self._files.append(Upload(name, await self._service.keep(self._caller, name, part.pieces())))
 
     def taken(self) -> list[Upload]:
         return [Upload(file.name, file.blob, self._metadata) for file in self._files]

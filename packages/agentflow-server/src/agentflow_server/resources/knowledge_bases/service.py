@@ -4,7 +4,7 @@ from collections.abc import AsyncIterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from agentflow.errors import ConflictError, NotAvailableError, NotFoundError, ValidationError
+from agentflow.errors import ConflictError, NotAvailableError, NotFoundError, PayloadTooLargeError, ValidationError
 from agentflow.types.batches import Batch
 from agentflow.types.knowledge_bases import (
     CrawlSettings,
@@ -35,7 +35,7 @@ from agentflow_server.resources.knowledge_bases.store import BaseRecord, Data, F
 from agentflow_server.retrieval import pgvector
 from agentflow_server.retrieval.index import SearchIndex
 from agentflow_server.storage import Database, Tx
-from agentflow_server.storage.blobs import BlobRef, Blobs
+from agentflow_server.storage.blobs import BlobRef
 from agentflow_server.storage.idempotency import once
 
 _SMALL_BYTES = 2 * 1024 * 1024
@@ -56,7 +56,6 @@ class KnowledgeBasesService:
         db: Database,
         clock: Clock,
         worker: Worker,
-        blobs: Blobs,
         index: SearchIndex,
         embedders: Embedders,
         intake: Intake,
@@ -67,26 +66,31 @@ class KnowledgeBasesService:
         self._db = db
         self._clock = clock
         self._worker = worker
-        self._blobs = blobs
+        self._blobs = intake.blobs
         self._index = index
         self._embedders = embedders
         self._intake = intake
         self._finder = finder
         self._max_file_bytes = max_file_bytes
 
-    async def keep(self, caller: Caller, pieces: AsyncIterable[bytes]) -> BlobRef:
+    async def keep(self, caller: Caller, name: str, pieces: AsyncIterable[bytes]) -> BlobRef:
         """Store an uploaded file until a base takes it.
 
         Raises:
             PayloadTooLargeError: it is too large.
         """
-        return await self._blobs.put(caller.tenant, pieces, max_bytes=self._max_file_bytes)
+        limit = self._max_file_bytes
+        try:
+            return await self._blobs.put(caller.tenant, pieces, max_bytes=limit)
+        except PayloadTooLargeError:
+            raise PayloadTooLargeError(
+                f"files: {name} is larger than {limit:,} bytes", details={"limit": limit, "file": name},
+                hint="Nothing of this upload was taken. Split the file, or leave it out.",
+            ) from None  # fmt: skip
 
-    async def discard(self, tenant: str, digests: Sequence[str]) -> None:
-        """Forget stored files that no base uses."""
-        for digest in set(digests):
-            if not await self._db.tenant(tenant).read(lambda tx, digest=digest: store.uses_digest(tx, digest)):
-                await self._blobs.delete(tenant, digest)
+    async def drop(self, tenant: str, blobs: Sequence[BlobRef]) -> None:
+        """Forget stored files that no base has taken."""
+        await self._blobs.drop(tenant, blobs)
 
     async def list(self, caller: Caller, *, limit: int, offset: int) -> KnowledgeBasePage:
         """A page of the tenant's bases, oldest first."""
@@ -264,14 +268,16 @@ class KnowledgeBasesService:
             NotFoundError: there is none.
         """
 
-        def unit(tx: Tx) -> "list[str]":
+        def unit(tx: Tx) -> None:
             _required(tx, kb)
-            digests = [file.digest for file in store.all_files(tx, kb)]
+            digests = {file.digest for file in store.all_files(tx, kb)}
             self._index.remove(tx, kb)
             store.delete_base(tx, kb)
-            return digests
+            for digest in digests:
+                self._blobs.release(tx, digest)
 
-        await self.discard(caller.tenant, await self._db.tenant(caller.tenant).write(unit))
+        await self._db.tenant(caller.tenant).write(unit)
+        await self._blobs.clear(caller.tenant)
 
     async def files(self, caller: Caller, kb: str, *, limit: int, offset: int) -> KnowledgeFilePage:
         """A page of a base's files, oldest first."""
@@ -311,15 +317,15 @@ class KnowledgeBasesService:
             NotFoundError: there is no such base or file.
         """
 
-        def unit(tx: Tx) -> str:
+        def unit(tx: Tx) -> None:
             file = _required_file(tx, kb, file_id)
             self._index.remove(tx, kb, file_id)
             store.delete_file(tx, kb, file_id)
             store.touch(tx, kb, self._clock.micros())
-            return file.digest
+            self._blobs.release(tx, file.digest)
 
-        digest = await self._db.tenant(caller.tenant).write(unit)
-        await self.discard(caller.tenant, [digest])
+        await self._db.tenant(caller.tenant).write(unit)
+        await self._blobs.clear(caller.tenant)
 
     async def search(self, caller: Caller, kb: str, request: SearchRequest) -> SearchResult:
         """Search one base.

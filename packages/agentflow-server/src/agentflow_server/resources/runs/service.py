@@ -131,20 +131,21 @@ class RunsService:
         """Make a run exist, or find the one this request has made before."""
         run = self._header(caller, plan, request)
         reader = self._tail.open(caller.tenant, run.conversation_id, view(run, request))
-        try:
-            accepted, context, events = await self._db.tenant(caller.tenant).write(
-                lambda tx: self._accept(tx, caller, run, plan, request, dedupe)
-            )
-        except BaseException:
-            reader.close()
-            raise
-        if accepted.id != run.id:
-            reader.close()
-            return self._followed(accepted, request, -1)
-        reader.start_now(accepted.first_seq)
-        if context is not None:
-            self._runner.accept(context, events)
-        else:
+        with self._worker.places(QUEUE, 1) as free:
+            try:
+                accepted, context, events = await self._db.tenant(caller.tenant).write(
+                    lambda tx: self._accept(tx, caller, run, plan, request, dedupe, free > 0)
+                )
+            except BaseException:
+                reader.close()
+                raise
+            if accepted.id != run.id:
+                reader.close()
+                return self._followed(accepted, request, -1)
+            reader.start_now(accepted.first_seq)
+            if context is not None:
+                self._runner.accept(context, events)
+        if context is None:
             self._worker.ring()
         return Followed(accepted, reader)
 
@@ -197,7 +198,7 @@ class RunsService:
         )  # fmt: skip
 
     def _accept(
-        self, tx: Tx, caller: Caller, run: RunHeader, plan: Plan, request: ChatRequest, dedupe: str | None
+        self, tx: Tx, caller: Caller, run: RunHeader, plan: Plan, request: ChatRequest, dedupe: str | None, free: bool
     ) -> tuple[RunHeader, RunContext | None, list[StoredEvent]]:
         """The transaction that makes a run exist."""
         if request.conversation_id is not None:
@@ -209,7 +210,6 @@ class RunsService:
         self._check_under_way(tx, caller)
         access.use(tx, run, text=plan.text, source=request, messages=int(plan.direct is None))
         waits = any(other.is_root for other in runs.active_in(tx, run.tenant, run.conversation_id))
-        free = self._worker.free(QUEUE) > 0
         if not free:
             self._check_queue(tx)
         started = not waits and free

@@ -52,6 +52,8 @@ def kind_of(path: Path, name: str, limits: ParseLimits) -> str:
             "unsupported", f"{_dot(suffix)} is an old or encrypted Office format: save it as .docx, .pptx or .xlsx"
         )
     if _is_binary(head):
+        if suffix in {".txt", ".eml", *_MARKDOWN, *_HTML, *_TABLES, *_CODE}:
+            raise ParseError("unsupported", f"the file is named {suffix}, but what is in it is not text")
         raise ParseError("unsupported", f"{_dot(suffix)} files are not read here; accepted are {ACCEPTED}")
     return text_kind(suffix, head)
 

@@ -7,6 +7,7 @@ from agentflow_server.retrieval.parse.document import Collector, Document
 from agentflow_server.retrieval.parse.text import decode
 
 _FRONT_MATTER = re.compile(r"\A---\n(.*?)\n(?:---|\.\.\.)\n", re.DOTALL)
+_UNSEEN = ("script", "style", "template", "noscript")
 _TITLE = re.compile(r"(?m)^title:\s*[\"']?(.+?)[\"']?\s*$")
 
 
@@ -62,7 +63,7 @@ def html_text(source: str) -> str:
         tree = html.fromstring(f"<div>{source}</div>")
     except (etree.ParserError, ValueError):
         return ""
-    etree.strip_elements(tree, "script", "style", "template", "noscript", etree.Comment, with_tail=False)
+    etree.strip_elements(tree, *_UNSEEN, etree.Comment, with_tail=False)
     return "\n".join(line.strip() for line in tree.text_content().split("\n") if line.strip())
 
 
@@ -74,14 +75,16 @@ def read_html(path: Path, out: Collector) -> Document:
 def parse_html(source: str, out: Collector) -> Document:
     """The main content of a page, its title, and what it says of itself."""
     import trafilatura
+    from lxml import etree  # pyright: ignore[reportAttributeAccessIssue] - made of C, without stubs
 
     tree = trafilatura.load_html(source)
     if tree is None:
         out.add("text", html_text(source))
         return Document("text/html", out.blocks)
     about = trafilatura.extract_metadata(tree, extensive=False)
+    etree.strip_elements(tree, *_UNSEEN, with_tail=False)
     content = trafilatura.extract(
-        source, output_format="markdown", include_tables=True, include_formatting=True, include_links=False,
+        tree, output_format="markdown", include_tables=True, include_formatting=True, include_links=False,
         include_images=False, include_comments=False, favor_recall=True, with_metadata=False, deduplicate=False,
     )  # fmt: skip
     add_markdown(content or html_text(source), out)

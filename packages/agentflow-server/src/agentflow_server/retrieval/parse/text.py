@@ -20,14 +20,15 @@ _SAMPLE = 256 * 1024
 
 
 def decode(data: bytes) -> str:
-    """The text of bytes: by their byte order mark, as UTF-8, else as what they most likely are."""
+    """The text of bytes: by their byte order mark, as UTF-8 with a few errors, else as what they most likely are."""
     for bom, encoding in _BOMS:
         if data.startswith(bom):
             return data.decode(encoding, errors="replace")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        pass
+    text = data.decode("utf-8", errors="replace")
+    broken = text.count("\ufffd")
+    letters = len(text) - len(text.encode("ascii", errors="ignore")) - broken if broken else 0
+    if letters >= broken:  # in other encodings hardly a pair of bytes looks like a letter of UTF-8
+        return text
     from charset_normalizer import from_bytes
 
     best = from_bytes(data[:_SAMPLE]).best()

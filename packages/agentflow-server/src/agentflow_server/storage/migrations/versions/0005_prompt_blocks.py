@@ -1,4 +1,4 @@
-"""Prompt blocks and attachments."""
+"""Prompt blocks, attachments, and the blobs of every room."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -44,15 +44,29 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant", "id"),
     )
     op.create_index("attachments_user", "attachments", ["tenant", "user_id", "created_at"])
+    op.create_index("attachments_digest", "attachments", ["tenant", "digest"])
+    _blobs()
+
+
+def _blobs() -> None:
     op.create_table(
-        "attachment_blobs",
+        "blobs",
         _text("tenant"),
+        _text("object"),
+        _text("room"),
         _text("digest"),
-        _big("uses"),
-        sa.PrimaryKeyConstraint("tenant", "digest"),
+        _big("size"),
+        _text("state"),
+        _big("due_at", null=True),
+        sa.PrimaryKeyConstraint("tenant", "object"),
     )
+    stored, due = sa.text("state = 'stored'"), sa.text("due_at IS NOT NULL")
+    op.create_index(
+        "blobs_stored", "blobs", ["tenant", "room", "digest"], unique=True, sqlite_where=stored, postgresql_where=stored
+    )
+    op.create_index("blobs_due", "blobs", ["due_at"], sqlite_where=due, postgresql_where=due)
 
 
 def downgrade() -> None:
-    for table in ("attachment_blobs", "attachments", "prompt_blocks"):
+    for table in ("blobs", "attachments", "prompt_blocks"):
         op.drop_table(table)
