@@ -1,5 +1,5 @@
-"""Vectors in PostgreSQL's own type, a row each, compared one by one within their knowledge base: exact, and filters cost
-no recall. Called by `index` and `meaning` where the database has pgvector.
+"""Vectors in PostgreSQL's own type, a row each, compared one by one within their knowledge base: exact, and filters
+cost no recall. Called by `index` and `meaning` where the database has pgvector.
 """
 # ruff: noqa: S608 - statements are put together from constants
 
@@ -13,14 +13,17 @@ from agentflow_server.storage import Tx
 
 _IN_BASE = "tenant = :tenant AND kb_id = :kb"
 _QUERY = "CAST(:query AS halfvec)"
+_IS_THERE = (
+    "SELECT CAST(:tenant AS text) AS tenant FROM pg_tables"
+    " WHERE schemaname = current_schema() AND tablename = 'kb_embeddings'"
+)
 
 
 def is_there(tx: Tx) -> bool:
-    """Whether the database keeps vectors in pgvector."""
+    """Whether the database keeps vectors in pgvector, as this transaction sees it: the answer fits the rows it sees."""
     if tx.dialect == "sqlite":
         return False
-    row = tx.one("SELECT :tenant AS tenant, to_regclass('kb_embeddings') IS NOT NULL AS there")
-    return row is not None and row["there"]
+    return tx.one(_IS_THERE) is not None
 
 
 def add(tx: Tx, kb: str, file_id: str, first: int, vectors: Vectors) -> None:

@@ -34,7 +34,7 @@ def upgrade_sqlite(path: Path) -> None:
 
 
 def upgrade_postgres(url: str) -> None:
-    """Bring a PostgreSQL database up to `HEAD`, and to pgvector. Processes that start at once wait for the one that does it.
+    """Bring a PostgreSQL database up to `HEAD`, and to pgvector. Of processes that start at once one does it.
 
     A database that stands at a newer revision is left alone: migrations only add, so the older version of a rolling
     upgrade goes on working beside the newer one.
@@ -46,7 +46,9 @@ def upgrade_postgres(url: str) -> None:
     from agentflow_server.storage.postgres import connect
 
     with connect(url) as connection:
-        connection.execute("SET statement_timeout = 0; SET lock_timeout = 0")
+        connection.execute(
+            "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0"
+        )
         connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
         revision = _postgres_revision(connection)
         if revision is None or revision < HEAD:

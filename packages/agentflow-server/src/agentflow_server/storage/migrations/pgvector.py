@@ -1,7 +1,7 @@
 """Vectors of knowledge bases in PostgreSQL's own type, where it has pgvector: a row each in `kb_embeddings`.
 
-Without pgvector they stay in `kb_vectors`, as many as were written together in a row, as they are on SQLite. Only one of
-the two tables is there. Called whenever the schema is brought up to date, so pgvector may also come later, and by
+Without pgvector they stay in `kb_vectors`, as many as were written together in a row, as they are on SQLite. Only one
+of the two tables is there. Called whenever the schema is brought up to date, so pgvector may also come later, and by
 `storage.copying`.
 """
 
@@ -28,21 +28,26 @@ _CREATE = (
     f"CREATE INDEX {TABLE}_by_file ON {TABLE} (tenant, kb_id, file_id)",
     f"ALTER TABLE {TABLE} ALTER COLUMN embedding SET STORAGE MAIN",
 )
+_WITHOUT = "vectors of knowledge bases are searched in the memory of each process"
 _INSERT: LiteralString = "INSERT INTO kb_embeddings VALUES (%s, %s, %s, %s, CAST(%s AS halfvec))"
 
 
 def adopt(connection: "Connection[DictRow]") -> None:
-    """Keep vectors in pgvector from now on, those there are too, if it is installed and we may use it."""
+    """Keep vectors in pgvector from now on, those there are too, if it is installed and we may use it.
+
+    All at once or not at all. Meanwhile other processes search, and wait to write; a unit of theirs that meets the
+    change is run again.
+    """
     if _holds(connection, f"to_regclass('{TABLE}')") or not _enabled(connection):
         return
     with connection.transaction():
         connection.execute("SET LOCAL app.every_tenant = 'on'")
-        connection.execute("LOCK TABLE kb_vectors IN ACCESS EXCLUSIVE MODE")
+        connection.execute("LOCK TABLE kb_vectors IN EXCLUSIVE MODE")
         for statement in _CREATE:
-            connection.execute(cast("LiteralString", statement))
+            connection.execute(statement)
         segments = connection.cursor("segments")
         with segments, connection.cursor() as cursor:
-            rows = segments.execute(cast("LiteralString", SEGMENTS))
+            rows = segments.execute(SEGMENTS)
             spread(cursor, (cast("_Segment", tuple(row.values())) for row in rows))
         connection.execute("DROP TABLE kb_vectors")
         for statement in secured(TABLE):
@@ -67,16 +72,21 @@ def _rows(tenant: str, kb: str, number: int, amount: int, file_id: str, data: by
 
 
 def _enabled(connection: "Connection[DictRow]") -> bool:
-    """Whether the database has pgvector's `halfvec` (0.7 or newer), which is enabled if we may."""
+    """Whether the database has pgvector's `halfvec` (0.7 or newer), enabled here if we may; if not, why is logged."""
     if _holds(connection, "to_regtype('halfvec')"):
         return True
     if connection.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'vector'").fetchone() is None:
+        logger.warning("PostgreSQL has no pgvector: %s", _WITHOUT)
         return False
     try:
         connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
     except psycopg.errors.InsufficientPrivilege:
-        logger.warning("pgvector is not enabled: let an administrator run CREATE EXTENSION vector")
-    return _holds(connection, "to_regtype('halfvec')")
+        logger.warning("pgvector is not enabled (an administrator runs CREATE EXTENSION vector): %s", _WITHOUT)
+        return False
+    if _holds(connection, "to_regtype('halfvec')"):
+        return True
+    logger.warning("pgvector is older than 0.7, or not in this schema's search path: %s", _WITHOUT)
+    return False
 
 
 def _holds(connection: "Connection[DictRow]", name: str) -> bool:

@@ -4,9 +4,8 @@ A later migration that makes such a table executes `secured` for it.
 """
 
 import sqlalchemy as sa
-from alembic import op
-
 from agentflow_server.storage.migrations.tenants import secured
+from alembic import op
 
 revision = "0009"
 down_revision = "0008"
