@@ -1,7 +1,8 @@
 """The word index of passages on either database: FTS5 on SQLite, full text search on PostgreSQL. Called by `index`.
 
 Rarity is counted within the knowledge base. SQLite: see `postings`. PostgreSQL keeps words as a generated column of the
-passages, and `ts_rank` gives what a word counts in a passage.
+passages, and `ts_rank` gives what a word counts in a passage. Below row-level security the column's index may be used
+only where `ts_match_vq` is marked leakproof (docs/howto/scale-out.md); else the base is read, once.
 """
 # ruff: noqa: S608 - statements are put together from constants
 
@@ -15,18 +16,27 @@ from agentflow_server.storage import Tx
 IN_BASE = "tenant = :tenant AND kb_id = :kb"
 _POSTGRES = f"""
 WITH asked AS (
-  SELECT plainto_tsquery('english', value) AS q FROM json_array_elements_text(CAST(:words AS json))
-), base AS (
-  SELECT CAST(COUNT(*) AS float8) AS n FROM kb_chunks WHERE {IN_BASE}
+  SELECT place, plainto_tsquery('english', value) AS q
+  FROM json_array_elements_text(CAST(:words AS json)) WITH ORDINALITY AS given (value, place)
 ), terms AS MATERIALIZED (
-  SELECT q, ln(1 + (base.n - found.df + 0.5) / (found.df + 0.5)) AS idf FROM asked, base, LATERAL (
-    SELECT CAST(COUNT(*) AS float8) AS df FROM kb_chunks WHERE {IN_BASE} AND words @@ asked.q
-  ) AS found WHERE numnode(q) > 0
+  SELECT place, q FROM asked WHERE numnode(q) > 0
+), base AS MATERIALIZED (
+  SELECT CAST(COUNT(*) AS float8) AS n FROM kb_chunks WHERE {IN_BASE}
+), found AS MATERIALIZED (
+  SELECT number, file_id, length(words) AS length, ARRAY(
+    SELECT CASE WHEN words @@ q THEN ts_rank(CAST(:weights AS float4[]), words, q, 0) END FROM terms ORDER BY place
+  ) AS ranks
+  FROM kb_chunks WHERE {IN_BASE} AND words @@ (
+    SELECT CAST(string_agg('(' || CAST(q AS text) || ')', ' | ') AS tsquery) FROM terms
+  )
+), counted AS MATERIALIZED (
+  SELECT number, file_id, place, rank / ln(20 + length) AS worth
+  FROM found, unnest(ranks) WITH ORDINALITY AS each (rank, place) WHERE rank IS NOT NULL
+), rarities AS (
+  SELECT place, ln(1 + (n - df + 0.5) / (df + 0.5)) AS idf
+  FROM base, (SELECT place, CAST(COUNT(*) AS float8) AS df FROM counted GROUP BY place) AS frequencies
 )
-SELECT c.number, CAST(SUM(
-  terms.idf * 4 * ts_rank(CAST(:weights AS float4[]), c.words, terms.q, 0) / ln(20 + length(c.words))
-) AS float8) AS score
-FROM terms JOIN kb_chunks c ON c.words @@ terms.q WHERE c.tenant = :tenant AND c.kb_id = :kb
+SELECT number, CAST(SUM(idf * 4 * worth) AS float8) AS score FROM counted JOIN rarities USING (place)
 """
 
 
@@ -72,9 +82,9 @@ def find_words(
         return postings.find(tx, kb, words, limit=limit, weights=weights, files=files)
     most = max(*weights, 1e-6)
     shares = ",".join(str(weight / most) for weight in (weights.body, weights.body, weights.headings, weights.title))
-    narrowed = f" AND c.file_id IN {among(tx, 'files')}" if files is not None else ""
+    narrowed = f"WHERE file_id IN {among(tx, 'files')}" if files is not None else ""
     rows = tx.all(
-        f"{_POSTGRES}{narrowed} GROUP BY c.number ORDER BY score DESC, c.number LIMIT :limit",
+        f"{_POSTGRES}{narrowed} GROUP BY number ORDER BY score DESC, number LIMIT :limit",
         {
             "kb": kb, "limit": limit, "files": None if files is None else json.dumps(sorted(files)),
             "words": json.dumps(list(words)), "weights": f"{{{shares}}}",

@@ -37,6 +37,7 @@ _SESSION = (
 )
 _NOW = "SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint AS now"
 _READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_SCAN = f"{_READ}; SET LOCAL plan_cache_mode = force_custom_plan"  # a base is small or large: plans differ
 _SERIAL = "BEGIN ISOLATION LEVEL SERIALIZABLE"
 _PLAIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
@@ -167,7 +168,7 @@ class _Session:
             connection = self._connection = connect(self._url)
         connection.execute(cast("LiteralString", f"{begin}; SET LOCAL {_bound(tenant)}"))
         value = fn(PostgresTx(connection))
-        self._committing = begin is not _READ
+        self._committing = begin not in (_READ, _SCAN)
         done = connection.execute("COMMIT")
         if done.statusmessage != "COMMIT":
             raise errors.InFailedSqlTransaction("a statement of the unit failed, and its error was passed over")
@@ -258,7 +259,7 @@ class PostgresDatabase:
 
     async def scan(self, fn: Callable[[Tx], T], *, tenant: str | None = None) -> T:
         self._require_open()
-        return await self._reads.run(_READ, tenant, fn)
+        return await self._reads.run(_SCAN, tenant, fn)
 
     def write(
         self,
