@@ -39,14 +39,17 @@ def measured(python: str, engine: str, corpus: Path, patience: float) -> str:
     with tempfile.TemporaryDirectory(prefix="retrieval-store-") as store:
         command = [python, str(HERE / "worker.py"), engine, str(corpus), store]
         quiet = {**os.environ, "ANONYMIZED_TELEMETRY": "False", "PYTHONWARNINGS": "ignore"}
+        worker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=quiet)
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=patience, env=quiet, check=False)
+            told, failure = worker.communicate(timeout=patience)
         except subprocess.TimeoutExpired:
+            worker.terminate()
+            worker.communicate()
             return f"| {engine} | given up after {patience:.0f} s |"
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    if worker.returncode:
+        reason = (failure.strip().splitlines() or ["no message"])[-1]
         return f"| {engine} | failed: {reason[:200]} |"
-    return row(engine, json.loads(done.stdout.splitlines()[-1]))
+    return row(engine, json.loads(told.splitlines()[-1]))
 
 
 def row(engine: str, found: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ A base is searched as the server does it: words and vectors, fusion, and the pas
 """
 
 import asyncio
+import atexit
 import sys
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ class PgVector(Embedded):
         from tests.postgres import PostgresServer
 
         self._server = PostgresServer(durable=True)
+        atexit.register(self._stop)
         return self._server.migrated()
 
     def finish(self) -> None:
@@ -99,6 +101,10 @@ class PgVector(Embedded):
 
     def close(self) -> None:
         super().close()
+        atexit.unregister(self._stop)
+        self._stop()
+
+    def _stop(self) -> None:
         self._server.close()
 
 

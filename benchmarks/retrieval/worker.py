@@ -9,6 +9,7 @@ most and at the end, beyond what it was before the first passage.
 import contextlib
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -88,6 +89,7 @@ def searched(engine: Any, corpus: Corpus, mode: str, where: str) -> dict[str, fl
 
 def main() -> None:
     name, corpus, store = sys.argv[1], Corpus(Path(sys.argv[2])), Path(sys.argv[3])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that an engine that is given up ends what it has started
     engine = engine_of(name, store)
     memory = Memory()
     started = time.perf_counter()

@@ -166,7 +166,7 @@ class SearchIndex:
         """Passages by number."""
         some = among(tx, "numbers", of="bigint")
         rows = tx.all(
-            f"SELECT {_COLUMNS} FROM kb_chunks WHERE {IN_BASE} AND number IN {some}",
+            f"SELECT {_COLUMNS} FROM kb_chunks WHERE {IN_BASE} AND number {some}",
             {"kb": kb, "numbers": json.dumps(list(numbers))},
         )
         return {row["number"]: _stored(row) for row in rows}

@@ -56,10 +56,10 @@ def tenant_of(tx: Tx) -> str:
 
 
 def among(tx: Tx, name: str, of: str = "text") -> str:
-    """A set given as JSON, for `IN`; `of`: PostgreSQL's type of its members."""
+    """That a column is one of a set given as JSON, looked up by index; `of`: PostgreSQL's type of its members."""
     if tx.dialect == "sqlite":
-        return f"(SELECT value FROM json_each(:{name}))"
-    return f"(SELECT CAST(value AS {of}) FROM json_array_elements_text(CAST(:{name} AS json)))"
+        return f"IN (SELECT value FROM json_each(:{name}))"
+    return f"= ANY(ARRAY(SELECT CAST(value AS {of}) FROM json_array_elements_text(CAST(:{name} AS json))))"
 
 
 def index_words(tx: Tx, kb: str, first: int) -> None:
@@ -82,7 +82,7 @@ def find_words(
         return postings.find(tx, kb, words, limit=limit, weights=weights, files=files)
     most = max(*weights, 1e-6)
     shares = ",".join(str(weight / most) for weight in (weights.body, weights.body, weights.headings, weights.title))
-    narrowed = f"WHERE file_id IN {among(tx, 'files')}" if files is not None else ""
+    narrowed = f"WHERE file_id {among(tx, 'files')}" if files is not None else ""
     rows = tx.all(
         f"{_POSTGRES}{narrowed} GROUP BY number ORDER BY score DESC, number LIMIT :limit",
         {
