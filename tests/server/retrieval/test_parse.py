@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,33 @@ async def test_markdown_code_and_mail(parser: Parser, tmp_path: Path) -> None:
     assert "ann@example.com" in mail.text()
     assert "is on its way" in mail.text()
     assert "x()" not in mail.text()
+
+
+async def test_mail_of_two_kinds_keeps_headings_and_tables(parser: Parser, tmp_path: Path) -> None:
+    message = EmailMessage()
+    message["Subject"] = "Order 77"
+    message.set_content("The order in plain words.")
+    message.add_alternative(
+        "<html><body><h2>Your order</h2><p>Thanks for it, dear Bob, we have it here and send it soon.</p><table><tr>"
+        "<th>item</th><th>qty</th></tr><tr><td>valve</td><td>5</td></tr></table></body></html>",
+        subtype="html",
+    )
+    message.add_attachment(b"%PDF-1.4", maintype="application", subtype="pdf", filename="bill.pdf")
+    order = await read(parser, tmp_path, "order.eml", bytes(message))
+    kinds = [block.kind for block in order.blocks]
+    assert ("heading", 2, "Your order") in outline(order)
+    assert "table" in kinds
+    assert "plain words" not in order.text()
+    assert order.warnings == ["attachments are not read: bill.pdf"]
+    bare = EmailMessage()
+    bare.set_content("All of it is told in plain words here, and at some length, as it should be.")
+    bare.add_alternative("<html><body><p>See the plain text.</p></body></html>", subtype="html")
+    assert "at some length" in (await read(parser, tmp_path, "bare.eml", bytes(bare))).text()
+
+
+async def test_half_a_surrogate_is_no_text(parser: Parser, tmp_path: Path) -> None:
+    book = '{"cells": [{"cell_type": "markdown", "source": ["a \\ud800 b"]}], "metadata": {}}'
+    assert (await read(parser, tmp_path, "book.ipynb", book)).text() == "a ? b"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])

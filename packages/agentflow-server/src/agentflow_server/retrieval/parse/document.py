@@ -82,8 +82,18 @@ class Collector:
 
     def __init__(self, limits: ParseLimits) -> None:
         self.blocks: list[Block] = []
+        self._limits = limits
         self._limit = limits.text_chars
         self._chars = 0
+
+    def another(self) -> "Collector":
+        """An empty one with the same bounds, for text that may not be taken."""
+        return Collector(self._limits)
+
+    def extend(self, other: "Collector") -> None:
+        """Take the blocks of another one."""
+        for block in other.blocks:
+            self.add(block.kind, block.text, level=block.level, page=block.page)
 
     def add(self, kind: Kind, text: str, *, level: int = 0, page: int | None = None) -> None:
         """Add a block; blank ones are left out.
