@@ -1,11 +1,13 @@
 """Batches with the scripted model: items a second, memory of the server, and the same while it is killed now and then.
 
-    python benchmarks/batches.py [items] [items while being killed]
+    python benchmarks/batches.py [items] [items while being killed] [a Python that has LangGraph]
 
 The scripted model answers at once, so the figures are what the platform adds: reading the file, asking, checking the
-answer against its schema, recording the call, writing the row. Every row is on disk before it counts.
+answer against its schema, recording the call, writing the row. Every row is on disk before it counts. With a third
+argument `batches_langgraph.py` runs beside it.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -129,6 +131,14 @@ def killed(count: int, every: float) -> None:
         server.stop(signal.SIGTERM)
 
 
+def beside(count: int, python: str) -> None:
+    """The same items through LangGraph."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "items.jsonl"
+        source.write_text("".join(json.dumps(item) + "\n" for item in items(count)))
+        subprocess.run([python, Path(__file__).with_name("batches_langgraph.py"), source, folder], check=True)
+
+
 def _look(client: AgentFlow, batch: Batch) -> Batch:
     try:
         return client.batches.retrieve(batch.id)
@@ -137,5 +147,8 @@ def _look(client: AgentFlow, batch: Batch) -> Batch:
 
 
 if __name__ == "__main__":
-    whole(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000)
+    amount = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    whole(amount)
+    if len(sys.argv) > 3:
+        beside(amount, sys.argv[3])
     killed(int(sys.argv[2]) if len(sys.argv) > 2 else 20_000, 3.0)

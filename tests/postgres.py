@@ -84,6 +84,11 @@ class PostgresServer:
                     raise
                 time.sleep(0.02)
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self, sig: int = signal.SIGINT) -> None:
         """End the server: SIGINT cuts every connection, SIGQUIT leaves it to recover at the next start."""
         assert self._process is not None

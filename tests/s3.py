@@ -37,7 +37,8 @@ class S3Server:
                 httpx2.put(f"{self.endpoint}/files").raise_for_status()
                 return
             except httpx2.TransportError:
-                if time.monotonic() > deadline:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    self.stop()
                     raise
                 time.sleep(0.02)
 

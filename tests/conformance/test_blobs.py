@@ -279,6 +279,19 @@ def test_what_a_dead_process_left_is_collected(run: Run) -> None:
     run(test)
 
 
+def test_a_process_begins_while_others_take_files_in(run: Run) -> None:
+    """A file that is gone when it is looked at (here a link to nothing) does not stop the start."""
+
+    async def test(place: Place) -> None:
+        gone = place.storage.folder / "gone"
+        gone.symlink_to("nowhere")
+        await place.storage.begin()
+        await place.storage.stop()
+        gone.unlink()
+
+    run(test)
+
+
 def test_a_late_removal_does_no_harm(run: Run) -> None:
     """A process sleeps between noting that an object is to go and removing it; meanwhile the bytes are sent again."""
 

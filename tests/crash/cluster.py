@@ -1,4 +1,4 @@
-"""Several processes on one PostgreSQL, behind a relay that hands connections to whichever server takes them.
+"""Several processes on one PostgreSQL, or an embedded one, behind a relay that hands connections to whoever takes them.
 
 The relay stands for a load balancer: it passes bytes, leaves out servers that refuse, and can cut what it carries.
 """
@@ -23,14 +23,17 @@ _KEYS = "test:a2V5IGZvciB0ZXN0cyB0aGF0IGhpZGVzIG5vdGhpbmc="
 class Process:
     """`agentflow serve` or `agentflow worker` of a cluster."""
 
-    def __init__(self, role: str, url: str, data: Path, *, lease: float, log: Path, extra: dict[str, str]) -> None:
+    def __init__(
+        self, role: str, url: str | None, data: Path, *, lease: float, log: Path, extra: dict[str, str]
+    ) -> None:
         self.role = role
         self.port = free_port() if role == "serve" else 0
         self._log = log
         self._environ = {
-            **os.environ, "DEV_AUTH_BYPASS": "true", "AGENTFLOW_DATABASE_URL": url, "AGENTFLOW_SECRET_KEYS": _KEYS,
+            **os.environ, "DEV_AUTH_BYPASS": "true", "AGENTFLOW_SECRET_KEYS": _KEYS,
             "AGENTFLOW_LEASE_SECONDS": str(lease), "AGENTFLOW_DATA": str(data), "AGENTFLOW_LOG_LEVEL": "warning",
-            "AGENTFLOW_PORT": str(self.port), "AGENTFLOW_DATABASE_CONNECTIONS": "8", **extra,
+            "AGENTFLOW_PORT": str(self.port), "AGENTFLOW_DATABASE_CONNECTIONS": "8",
+            **({} if url is None else {"AGENTFLOW_DATABASE_URL": url}), **extra,
         }  # fmt: skip
         self.process: subprocess.Popen[str] | None = None
         self._ready: subprocess.Popen[str] | None = None
@@ -149,7 +152,7 @@ class Cluster:
     """The processes of a cluster and their relay."""
 
     def __init__(
-        self, url: str, data: Path, servers: int, workers: int, *, lease: float, extra: dict[str, str]
+        self, url: str | None, data: Path, servers: int, workers: int, *, lease: float, extra: dict[str, str]
     ) -> None:
         self.log = data / "log"
         roles = ["serve"] * servers + ["worker"] * workers
@@ -171,9 +174,15 @@ class Cluster:
 
 @contextlib.contextmanager
 def running_cluster(
-    url: str, data: Path, *, servers: int = 2, workers: int = 0, lease: float = 3.0, extra: dict[str, str] | None = None
+    url: str | None,
+    data: Path,
+    *,
+    servers: int = 2,
+    workers: int = 0,
+    lease: float = 3.0,
+    extra: dict[str, str] | None = None,
 ) -> Generator[Cluster]:
-    """A cluster for the length of a block."""
+    """A cluster for the length of a block; without the URL of a database, a server on the folder alone."""
     cluster = Cluster(url, data, servers, workers, lease=lease, extra=extra or {})
     try:
         yield cluster

@@ -296,6 +296,19 @@ def test_history_is_what_the_model_sees() -> None:
         assert kinds == [UserMessage, AssistantMessage, ToolMessage, AssistantMessage, UserMessage]
 
 
+def test_conversations_that_memory_has_no_room_for_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentflow_server.runtime.history._MAX_CACHED", 8_000)  # two conversations or so
+    model = ScriptedModel(["hello"] * 40)
+    with with_model(model) as server, server.client() as client:
+        agent_id = client.agents.by_name("MainAgent").id
+        conversations = [client.conversations.create(agent_id=agent_id) for _ in range(5)]
+        for turn in range(4):
+            for number, conversation in enumerate(conversations):
+                conversation.send(f"turn {turn} of {number}", options={"model": "test/m"})
+                said = [message for message in model.requests[-1].messages if isinstance(message, UserMessage)]
+                assert [str(message.parts[-1]).count(f"of {number}") for message in said] == [1] * (turn + 1)
+
+
 def test_a_restart_keeps_everything(tmp_path: Any) -> None:
     model = ScriptedModel(["first", "second"])
     with local_server(data=tmp_path, providers={"test": model}) as server, server.client() as client:

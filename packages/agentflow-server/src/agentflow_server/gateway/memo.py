@@ -5,6 +5,7 @@ Messages are immutable and long conversations show the same ones again at every 
 
 from collections.abc import Callable
 from typing import Generic, TypeVar
+from weakref import ref
 
 from agentflow_server.gateway.messages import ImagePart, Message, UserMessage
 
@@ -12,25 +13,22 @@ V = TypeVar("V")
 
 
 class Memo(Generic[V]):
-    """A function of message objects, by identity; forgets the older half when it is full. Images are not remembered:
-    they are large, and made anew for every call.
+    """A function of message objects, by identity; what it knows of a message goes with the message. Images are not
+    remembered: they are large, and made anew for every call.
     """
 
-    def __init__(self, function: Callable[[Message], V], size: int = 100_000) -> None:
+    def __init__(self, function: Callable[[Message], V]) -> None:
         self._function = function
-        self._size = size
-        self._known: dict[int, tuple[Message, V]] = {}
+        self._known: dict[int, tuple[ref[Message], V]] = {}
 
     def get(self, message: Message) -> V:
         """The function's value for this message."""
-        known = self._known.get(id(message))
+        key = id(message)
+        known = self._known.get(key)
         if known is not None:
             return known[1]
         value = self._function(message)
         if isinstance(message, UserMessage) and any(isinstance(part, ImagePart) for part in message.parts):
             return value
-        if len(self._known) >= self._size:
-            for key in list(self._known)[: self._size // 2]:
-                del self._known[key]
-        self._known[id(message)] = (message, value)
+        self._known[key] = (ref(message, lambda _: self._known.pop(key, None)), value)
         return value

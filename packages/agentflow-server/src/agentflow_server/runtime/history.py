@@ -6,7 +6,7 @@ short one does; the table remains the truth, and another process simply reads it
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from agentflow_server.eventlog import Part, parts_of
 from agentflow_server.eventlog.parts import last_part
@@ -27,16 +27,23 @@ COMPACTION = "compaction"
 _MESSAGE_KINDS = frozenset(
     {"user", "agent_text", "tool_request", "tool_response", "repair", "plan", "sub_agent_request"}
 )
-_MAX_CACHED_MESSAGES = 200_000
+_MAX_CACHED = 64 * 1024 * 1024
+_OBJECTS = 1_500  # bytes of a message's Python objects, beside its text
 _LONG = 200
 
 
 class History:
-    """The messages of one thread. Only the run that owns the thread lengthens it."""
+    """The messages of one thread. Only the run that owns the thread lengthens it.
 
-    __slots__ = ("_open_calls", "has_images", "last_seq", "messages", "seqs")
+    Attributes:
+        size: about how many bytes its messages take. grown: told of every growth of it.
+    """
+
+    __slots__ = ("_open_calls", "grown", "has_images", "last_seq", "messages", "seqs", "size")
 
     def __init__(self) -> None:
+        self.size = 0
+        self.grown: Callable[[int], None] | None = None
         self.messages: list[Message] = []
         self.seqs: list[int] = []
         self.last_seq = -1
@@ -47,12 +54,12 @@ class History:
         """Add newer parts."""
         for part in parts:
             if part.seq > self.last_seq and part.kind in _MESSAGE_KINDS:
-                self._add(part.seq, MESSAGE.validate_json(part.data))
+                self._add(part.seq, MESSAGE.validate_json(part.data), len(part.data))
             self.last_seq = max(self.last_seq, part.seq)
 
     def append(self, seq: int, message: Message) -> None:
         """Add a message that was just stored under this number."""
-        self._add(seq, message)
+        self._add(seq, message, len(MESSAGE.dump_json(message)))
         self.last_seq = max(self.last_seq, seq)
 
     def begin_with_summary(self, seq: int, summary: str) -> None:
@@ -61,8 +68,15 @@ class History:
         self.seqs = [seq]
         self._open_calls = {}
         self.last_seq = seq
+        self._grow(len(summary) - self.size)
 
-    def _add(self, seq: int, message: Message) -> None:
+    def _grow(self, by: int) -> None:
+        self.size += by
+        if self.grown is not None:
+            self.grown(by)
+
+    def _add(self, seq: int, message: Message, size: int) -> None:
+        self._grow(size + _OBJECTS)
         if isinstance(message, ToolMessage):
             self._open_calls.pop(message.tool_call_id, None)
         elif self._open_calls:
@@ -94,7 +108,7 @@ def summary_message(summary: str) -> Message:
 
 
 class Histories:
-    """Histories by thread, the most recently used kept in memory."""
+    """Histories by thread, the most recently used kept in memory: at most 64 MiB of messages."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -105,8 +119,7 @@ class Histories:
         """The history of the run's thread, up to date with the table."""
         run, thread = context.run, context.thread
         key = (run.tenant, run.conversation_id, thread)
-        history = self._cache.pop(key, None)
-        known = len(history.messages) if history else 0
+        history = self._take(key)
         db = self._db.tenant(run.tenant)
         if history is None:
             query = db.scan if run.first_seq > _LONG else db.read
@@ -118,20 +131,26 @@ class Histories:
                 history = await db.scan(lambda tx: read_history(tx, run.conversation_id, thread))
             else:
                 history.extend(newer)
-        self._cache[key] = history
-        self._size += len(history.messages) - known
-        self._evict()
+        self._keep(key, history)
         return history
 
-    def _evict(self) -> None:
-        while self._size > _MAX_CACHED_MESSAGES and len(self._cache) > 1:
-            _, oldest = self._cache.popitem(last=False)
-            self._size -= len(oldest.messages)
+    def _take(self, key: tuple[str, str, str]) -> History | None:
+        history = self._cache.pop(key, None)
+        if history is not None:
+            history.grown = None
+            self._size -= history.size
+        return history
 
-    def forget(self, tenant: str, conversation_id: str) -> None:
-        """Drop what is cached of a conversation: it was deleted or compacted."""
-        for key in [key for key in self._cache if key[:2] == (tenant, conversation_id)]:
-            self._size -= len(self._cache.pop(key).messages)
+    def _keep(self, key: tuple[str, str, str], history: History) -> None:
+        self._take(key)
+        history.grown = self._grown
+        self._size += history.size
+        self._cache[key] = history
+        while self._size > _MAX_CACHED and len(self._cache) > 1:
+            self._take(next(iter(self._cache)))
+
+    def _grown(self, by: int) -> None:
+        self._size += by
 
 
 def read_history(tx: Tx, conversation_id: str, thread: str) -> History:

@@ -14,7 +14,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from typing import NamedTuple
 from agentflow.errors import PayloadTooLargeError, UnavailableError
 
 from agentflow_server.kit.clock import SECOND, Clock
-from agentflow_server.storage.blobstore import BlobStore, on_disk
+from agentflow_server.storage.blobstore import BlobStore, on_disk, opened
 from agentflow_server.storage.database import Database, Row, TenantDatabase, Tx
 from agentflow_server.storage.errors import StorageUnavailableError
 
@@ -103,8 +103,9 @@ class BlobStorage:
     def _clear_folder(self, older: float) -> None:
         self.folder.mkdir(0o700, True, True)
         for left in self.folder.iterdir():
-            if time.time() - left.stat().st_mtime >= older:
-                left.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another process has just taken it
+                if time.time() - left.stat().st_mtime >= older:
+                    left.unlink()
 
     async def sweep(self) -> None:
         """Remove what processes that died have left, and what could not be removed before. Over all tenants."""
@@ -161,7 +162,7 @@ class Blobs:
         path = self._storage.folder / secrets.token_hex(16)
         incoming, digest = Incoming(path), hashlib.sha256()
         try:
-            with await on_disk(path.open, "xb") as file:
+            with await opened(on_disk(path.open, "xb")) as file:
                 async for piece in pieces:
                     incoming.size += len(piece)
                     if incoming.size > max_bytes:

@@ -6,11 +6,11 @@ late cannot remove, or write over, what another one has stored.
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from agentflow_server.kit.settings import Settings, SettingsError
@@ -63,7 +63,7 @@ class FolderStore:
         return await asyncio.to_thread((self._folder / name).is_file)
 
     async def read(self, name: str, start: int, end: int) -> AsyncGenerator[bytes, None]:
-        with await asyncio.to_thread((self._folder / name).open, "rb") as file:
+        with await opened(asyncio.to_thread((self._folder / name).open, "rb")) as file:
             file.seek(start)
             left = end - start
             while left > 0 and (piece := await asyncio.to_thread(file.read, min(PIECE, left))):
@@ -121,6 +121,21 @@ async def on_disk(fn: Callable[..., T], *args: object) -> T:
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else type(error).__name__
         raise StorageUnavailableError(f"the server cannot write files now: {reason}", retry_after=5.0) from error
+
+
+async def opened(opening: Coroutine[None, None, BinaryIO]) -> BinaryIO:
+    """The file that a thread opens. It is closed again if the wait for it is cancelled: nobody else could."""
+    task = asyncio.ensure_future(opening)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(_close)
+        raise
+
+
+def _close(opening: "asyncio.Task[BinaryIO]") -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 @contextmanager
