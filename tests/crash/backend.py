@@ -14,7 +14,7 @@ COMMAND = Path(sys.executable).with_name("agentflow")
 
 
 def free_port() -> int:
-    """A port that nobody listens on, and that no outgoing connection takes meanwhile (Linux gives those 32768 and up)."""
+    """A port that nobody listens on, and that no outgoing connection takes meanwhile: Linux gives them 32768 and up."""
     while True:
         port = secrets.choice(range(20_000, 32_000))
         with socket.socket() as probe, contextlib.suppress(OSError):
