@@ -1,126 +1,91 @@
-"""Speed of the search index: writing, searching whole and narrowed to 1 %, recall, memory and disk.
+"""Speed of the search index beside engines of others: writing, searching all and 1 %, recall, memory, disk.
 
-    python benchmarks/retrieval_speed.py [--sizes 10000 100000] [--million]
+    python benchmarks/retrieval_speed.py [--sizes 10000 100000 1000000] [--peers PYTHON] [--engines NAME …]
 
-Passages of 120 words of a Zipf-like vocabulary with clustered vectors of 384 numbers, all seeded, in a database of
-their own. A hundredth is a knowledge base of its own (`small`), the rest another (`large`).
+Prints a Markdown table a size. Every engine runs alone, in a process of its own, on the same passages
+(`retrieval/corpus.py`). Without `--peers`, a Python that has the engines of `retrieval/peers.py`
+(`pip install -r benchmarks/retrieval/peers.txt`), ours are measured alone. An engine that takes longer than
+`--patience` seconds is given up.
 """
 
 import argparse
-import asyncio
-import gc
+import json
 import os
-import resource
+import platform
+import subprocess
+import sys
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from agentflow_server.retrieval.blas import one_thread_a_call
-from agentflow_server.retrieval.embedding import Vectors
-from agentflow_server.retrieval.index import Entry, SearchIndex
-from agentflow_server.retrieval.search import Base, Mode, Question, search
-from agentflow_server.storage.database import TenantDatabase
-from agentflow_server.storage.migrations import upgrade_sqlite
-from agentflow_server.storage.sqlite import SqliteDatabase
+HERE = Path(__file__).parent / "retrieval"
+sys.path.insert(0, str(HERE))
 
-WIDTH, WORDS, VOCABULARY = 384, 120, 30_000
-QUERIES, BATCH = 100, 500
+from corpus import make  # noqa: E402 - found beside this file
+from ours import ENGINES as OURS  # noqa: E402
+from peers import ENGINES as PEERS  # noqa: E402
 
-
-class Made:
-    """An embedder that has its answers ready."""
-
-    id = "benchmark"
-    dimension = WIDTH
-
-    def __init__(self) -> None:
-        self.answer: Vectors = np.empty((1, WIDTH), np.float32)
-
-    async def embed(self, texts: object) -> Vectors:
-        return self.answer
+COLUMNS = (
+    "chunks written/s", "vectors, whole", "vectors, 1 %", "recall@10, whole / 1 %", "words, whole", "words, 1 %",
+    "hybrid, whole", "hybrid, 1 %", "memory MB, end / most", "disk MB",
+)  # fmt: skip
+HEAD = f"| | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 1)}"
 
 
-def words(random: np.random.Generator, count: int) -> str:
-    places = np.minimum(random.zipf(1.25, count) - 1, VOCABULARY - 1)
-    return " ".join(f"w{place}" for place in places)
+def measured(python: str, engine: str, corpus: Path, patience: float) -> str:
+    """A row of the table."""
+    with tempfile.TemporaryDirectory(prefix="retrieval-store-") as store:
+        command = [python, str(HERE / "worker.py"), engine, str(corpus), store]
+        quiet = {**os.environ, "ANONYMIZED_TELEMETRY": "False", "PYTHONWARNINGS": "ignore"}
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=patience, env=quiet, check=False)
+        except subprocess.TimeoutExpired:
+            return f"| {engine} | given up after {patience:.0f} s |"
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return f"| {engine} | failed: {reason[:200]} |"
+    return row(engine, json.loads(done.stdout.splitlines()[-1]))
 
 
-def vectors(random: np.random.Generator, count: int, centres: Vectors) -> Vectors:
-    rows = centres[random.integers(0, len(centres), count)] + random.normal(0, 0.6, (count, WIDTH)) / WIDTH**0.5
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+def row(engine: str, found: dict[str, Any]) -> str:
+    def times(name: str) -> str:
+        return f"{found[name]['p50']:.1f} / {found[name]['p99']:.1f}" if name in found else "–"
 
-
-async def fill(db: TenantDatabase, index: SearchIndex, size: int, centres: Vectors) -> dict[str, Vectors]:
-    random = np.random.default_rng(1)
-    kept: dict[str, Vectors] = {}
-    for kb, count in (("small", size // 100), ("large", size - size // 100)):
-        parts: list[Vectors] = []
-        for start in range(0, count, BATCH):
-            amount = min(BATCH, count - start)
-            rows = vectors(random, amount, centres)
-            entries = [Entry(words(random, WORDS), f"title {start + n}") for n in range(amount)]
-            file = f"{kb}-{start}"
-            await db.write(lambda tx, k=kb, f=file, e=entries, r=rows: index.add(tx, k, f, 0, e, r))
-            parts.append(rows)
-        kept[kb] = np.concatenate(parts)
-    return kept
-
-
-async def measure(db: TenantDatabase, index: SearchIndex, kb: str, mode: Mode, rows: Vectors, centres: Vectors) -> str:
-    random, made = np.random.default_rng(2), Made()
-    spent: list[float] = []
-    recall = 0.0
-    for number in range(QUERIES + 3):
-        made.answer = vectors(random, 1, centres)
-        text = " ".join(f"w{place}" for place in random.integers(20, 2000, 4))
-        question = Question(mode=mode, wordings=(text,), meanings=(text,), limit=10)
-        started = time.perf_counter()
-        answer = await search(db, index, made, Base(kb, 1), question)
-        if number >= 3:
-            spent.append((time.perf_counter() - started) * 1000)
-            if mode == "semantic":
-                exact = np.sort(rows @ made.answer[0])[-10]
-                recall += sum(one.score >= exact - 2e-3 for one in answer.found) / 10
-    p50, p99 = np.percentile(spent, [50, 99])
-    told = f", recall@10 {recall / QUERIES:.3f}" if mode == "semantic" else ""
-    return f"{kb:6} {mode:9} p50 {p50:7.2f} ms   p99 {p99:7.2f} ms{told}"
-
-
-async def run(size: int) -> None:
-    one_thread_a_call()
-    centres = np.random.default_rng(0).normal(size=(200, WIDTH)).astype(np.float32)
-    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "index.db"
-        upgrade_sqlite(path)
-        database = SqliteDatabase(path)
-        db, index = database.tenant("benchmark"), SearchIndex()
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        started = time.perf_counter()
-        kept = await fill(db, index, size, centres)
-        spent = time.perf_counter() - started
-        disk = sum(entry.stat().st_size for entry in os.scandir(folder)) / 1e6
-        print(f"\n{size:,} chunks: written at {size / spent:,.0f}/s (making them included), {disk:,.0f} MB on disk")
-        for kb in ("small", "large"):
-            for mode in ("keyword", "semantic", "hybrid"):
-                print(await measure(db, index, kb, mode, kept[kb], centres))
-        gc.collect()
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-        print(
-            f"peak memory grew by {grown:,.0f} MB (of it the benchmark's own vectors {size * WIDTH * 4 / 1e6:,.0f} MB)"
-        )
-        await database.close()
+    recall = "–"
+    if "vectors whole" in found:
+        recall = f"{found['vectors whole']['recall']:.3f} / {found['vectors small']['recall']:.3f}"
+    searches = [times(f"{mode} {where}") for mode in ("vectors", "words", "hybrid") for where in ("whole", "small")]
+    cells = [
+        engine, f"{found['written']:,.0f}", *searches[:2], recall, *searches[2:],
+        f"{found['memory']:,.0f} / {found['most']:,.0f}", f"{found['disk']:,.0f}",
+    ]  # fmt: skip
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
     """Measure."""
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000])
-    arguments.add_argument("--million", action="store_true", help="also a million: some minutes, and 5 GB of memory")
+    arguments.add_argument("--peers", help="a Python that has the engines of others")
+    arguments.add_argument("--engines", nargs="+", choices=[*OURS, *PEERS], help="only these")
+    arguments.add_argument("--patience", type=float, default=900)
     given = arguments.parse_args()
-    for size in [*given.sizes, *([1_000_000] if given.million else [])]:
-        asyncio.run(run(size))
+    chosen = given.engines or [*OURS, *(PEERS if given.peers else ())]
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, CPython {platform.python_version()}"
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {machine}")
+    for size in given.sizes:
+        with tempfile.TemporaryDirectory(prefix="retrieval-corpus-") as folder:
+            started = time.perf_counter()
+            make(Path(folder), size)
+            print(
+                f"\n{size:,} chunks (made in {time.perf_counter() - started:.0f} s), p50 / p99 in ms\n\n{HEAD}",
+                flush=True,
+            )
+            for engine in chosen:
+                python = sys.executable if engine in OURS else given.peers
+                print(measured(python, engine, Path(folder), given.patience), flush=True)
 
 
 if __name__ == "__main__":

@@ -105,28 +105,34 @@ class PostgresServer:
     def url(self, database: str) -> str:
         return f"postgresql://{ROLE}@127.0.0.1:{self.port}/{database}"
 
-    def empty(self) -> str:
-        """The URL of a new database with nothing in it but pgvector."""
+    def empty(self, *, pgvector: bool = True) -> str:
+        """The URL of a new database with nothing in it but pgvector, if that."""
         name = f"test_{next(self._numbers)}"
         with self.admin() as connection:
             connection.execute(SQL("CREATE DATABASE {} OWNER {}").format(Identifier(name), Identifier(ROLE)))
-        with self.admin(name) as connection:
-            connection.execute("CREATE EXTENSION vector")
+        if pgvector:
+            self.add_pgvector(self.url(name))
         return self.url(name)
 
-    def migrated(self) -> str:
+    def add_pgvector(self, url: str) -> None:
+        """Enable pgvector in a database, as its administrator does."""
+        with self.admin(url.rsplit("/", 1)[1]) as connection:
+            connection.execute("CREATE EXTENSION vector")
+
+    def migrated(self, *, pgvector: bool = True) -> str:
         """The URL of a new database at the newest revision."""
         from agentflow_server.storage.migrations import upgrade_postgres
 
+        template = "migrated" if pgvector else "migrated_without_pgvector"
         with self.admin() as connection:
-            if connection.execute("SELECT 1 FROM pg_database WHERE datname = 'migrated'").fetchone() is None:
-                url = self.empty()
+            if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (template,)).fetchone() is None:
+                url = self.empty(pgvector=pgvector)
                 upgrade_postgres(url)
                 made = url.rsplit("/", 1)[1]
-                connection.execute(SQL("ALTER DATABASE {} RENAME TO migrated").format(Identifier(made)))
+                connection.execute(SQL("ALTER DATABASE {} RENAME TO {}").format(Identifier(made), Identifier(template)))
             name = f"test_{next(self._numbers)}"
-            copy = SQL("CREATE DATABASE {} OWNER {} TEMPLATE migrated STRATEGY file_copy")
-            connection.execute(copy.format(Identifier(name), Identifier(ROLE)))
+            copy = SQL("CREATE DATABASE {} OWNER {} TEMPLATE {} STRATEGY file_copy")
+            connection.execute(copy.format(Identifier(name), Identifier(ROLE), Identifier(template)))
         return self.url(name)
 
 

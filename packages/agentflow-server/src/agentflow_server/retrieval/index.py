@@ -1,7 +1,8 @@
 """The search index of knowledge bases: words and vectors beside the passages, written in the caller's transaction.
 
-Words: see `lexical`. Vectors: float16 rows in the database, searched exactly in memory (`vectors`). Knows no room: a
-base is a tenant's id, a file is an id. Conformance of both databases: `tests/conformance/test_search_index.py`.
+Words: see `lexical`. Vectors: where PostgreSQL has pgvector, they are searched there (`pgvector`), else they are kept
+as float16 rows and searched in memory (`vectors`); exactly either way. Knows no room: a base is a tenant's id, a file
+is an id. Conformance of all three: `tests/conformance/test_search_index.py`.
 """
 # ruff: noqa: S608 - statements are put together from constants
 
@@ -11,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from agentflow_server.retrieval import pgvector
 from agentflow_server.retrieval.embedding import Vectors
 from agentflow_server.retrieval.lexical import (
     IN_BASE,
@@ -54,10 +56,15 @@ class SearchIndex:
 
     Args:
         cache: where matrices are kept between searches.
+
+    Attributes:
+        uses_pgvector: whether it was seen that the database keeps vectors in pgvector. They may move there while this
+            process runs, never back; so reads go by what was seen, and writes look.
     """
 
     def __init__(self, cache: MatrixCache | None = None) -> None:
         self._cache = cache or MatrixCache()
+        self.uses_pgvector = False
 
     def add(
         self, tx: Tx, kb: str, file_id: str, position: int, entries: Sequence[Entry], vectors: Vectors | None
@@ -83,7 +90,11 @@ class SearchIndex:
             ],
         )  # fmt: skip
         index_words(tx, kb, first)
-        if vectors is not None and len(entries):
+        if vectors is None or not entries:
+            return
+        if pgvector.is_there(tx):
+            pgvector.add(tx, kb, file_id, first, vectors)
+        else:
             tx.execute(
                 "INSERT INTO kb_vectors (tenant, kb_id, number, amount, file_id, data)"
                 " VALUES (:tenant, :kb, :first, :amount, :file, :data)",
@@ -97,7 +108,10 @@ class SearchIndex:
         params = {"kb": kb} if file_id is None else {"kb": kb, "file": file_id}
         forget_words(tx, kb, file_id)
         tx.execute(f"DELETE FROM kb_chunks WHERE {which}", params)
-        tx.execute(f"DELETE FROM kb_vectors WHERE {which}", params)
+        if pgvector.is_there(tx):
+            pgvector.remove(tx, kb, file_id)
+        else:
+            tx.execute(f"DELETE FROM kb_vectors WHERE {which}", params)
 
     def by_words(
         self,
@@ -120,8 +134,11 @@ class SearchIndex:
         """The base's vectors at a revision, if they are in memory."""
         return self._cache.current((tenant, kb), revision)
 
-    def matrix(self, tx: Tx, kb: str, revision: int, width: int) -> Matrix:
-        """The base's vectors at a revision, to be searched outside the transaction."""
+    def matrix(self, tx: Tx, kb: str, revision: int, width: int) -> Matrix | None:
+        """The base's vectors at a revision, to be searched in memory; None where pgvector searches them."""
+        if self.uses_pgvector or pgvector.is_there(tx):
+            self.uses_pgvector = True
+            return None
         key = (tenant_of(tx), kb)
         kept = self._cache.current(key, revision)
         if kept is not None:

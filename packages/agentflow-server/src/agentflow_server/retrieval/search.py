@@ -5,23 +5,20 @@ Called by rooms, which decide what to ask (rewriting, expansion) and what to do 
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
-
-import numpy as np
 
 from agentflow_server.retrieval import fusion
 from agentflow_server.retrieval.embedding import Embedder, Vectors
 from agentflow_server.retrieval.index import SearchIndex, Stored
 from agentflow_server.retrieval.lexical import FieldWeights
-from agentflow_server.retrieval.vectors import Matrix
+from agentflow_server.retrieval.meaning import Meanings, Ranked, meanings
 from agentflow_server.retrieval.wording import query_words
 from agentflow_server.storage.database import TenantDatabase
 
 Mode = Literal["semantic", "keyword", "hybrid"]
 _DEPTH = 100
-_INLINE = 4_096
 
 
 class Base(NamedTuple):
@@ -58,6 +55,11 @@ class Question:
     freshness_boost: float = 0.0
     freshness_half_life_days: float = 30.0
     mmr_lambda: float | None = None
+
+    @property
+    def most_diverse(self) -> int:
+        """From how many of the best passages those are chosen that differ."""
+        return max(50, 4 * self.limit)
 
 
 class Found(NamedTuple):
@@ -96,7 +98,7 @@ async def search(
     timings: dict[str, float] = {}
     words = asyncio.ensure_future(_by_words(db, index, base, question, timings)) if mode != "semantic" else None
     try:
-        matrix, meant = await _by_meaning(db, index, embedder, base, question, timings, wanted=mode != "keyword")
+        meant = await _by_meaning(db, index, embedder, base, question, timings, wanted=mode != "keyword")
     except BaseException:
         if words is not None:
             words.cancel()
@@ -104,10 +106,9 @@ async def search(
     worded = await words if words is not None else []
     started = time.perf_counter()
     scores = _scores(mode, question, worded, meant.ranked)
-    cosines = meant.cosines(scores)
-    numbers = _above(scores, cosines, question.threshold)
     timings["fusion_ms"] = _since(started)
     started = time.perf_counter()
+    numbers, cosines = await _wanted(question, scores, meant)
     passages = await db.read(lambda tx: index.fetch(tx, base.id, numbers))
     timings["fetch_ms"] = _since(started)
     bm25: dict[int, float] = {}
@@ -121,34 +122,43 @@ async def search(
         if number in passages
     ]
     found.sort(key=lambda one: -one.score)
-    return Answer(_chosen(found, matrix, question, timings), mode, timings)
+    return Answer(await _chosen(found, meant, question, timings), mode, timings)
 
 
+@dataclass(frozen=True, slots=True)
 class _Meant:
-    """What was found by meaning: a ranked list a text, and the cosines of other passages when they are needed."""
+    """What was found by meaning, a ranked list a text; `vectors`: the base's, None if they are not needed."""
 
-    def __init__(self, matrix: Matrix | None, queries: Vectors, ranked: list[list[tuple[int, float]]]) -> None:
-        self._matrix = matrix
-        self._queries = queries
-        self.ranked = ranked
+    vectors: Meanings | None
+    queries: Vectors | None
+    ranked: list[Ranked]
 
-    def cosines(self, numbers: Mapping[int, float]) -> dict[int, float]:
-        if self._matrix is None:
+    async def cosines(self, numbers: Collection[int]) -> dict[int, float]:
+        if self.vectors is None or self.queries is None:
             return {}
-        known = dict(self.ranked[0]) if self.ranked else {}
-        rows = self._matrix.of(number for number in numbers if number not in known)
-        return {number: known.get(number, 0.0) for number in numbers if number in known} | {
-            number: float(row @ self._queries[0]) for number, row in rows.items()
-        }
+        known = dict(self.ranked[0])
+        others = [number for number in numbers if number not in known]
+        more = await self.vectors.cosines(self.queries[0], others) if others else {}
+        return {number: known[number] for number in numbers if number in known} | more
+
+
+async def _wanted(question: Question, scores: Mapping[int, float], meant: _Meant) -> tuple[list[int], dict[int, float]]:
+    """The passages that may be chosen, best first, and their cosines."""
+    numbers = sorted(scores, key=lambda number: -scores[number])
+    if question.threshold is not None:
+        numbers = _above(numbers, scores, await meant.cosines(numbers), question.threshold)
+    if not question.freshness_boost:
+        numbers = numbers[: question.limit if question.mmr_lambda is None else question.most_diverse]
+    return numbers, await meant.cosines(numbers)
 
 
 async def _by_words(
     db: TenantDatabase, index: SearchIndex, base: Base, question: Question, timings: dict[str, float]
-) -> list[list[tuple[int, float]]]:
+) -> list[Ranked]:
     started = time.perf_counter()
     depth = max(_DEPTH, 4 * question.limit)
 
-    def ranked(text: str) -> "asyncio.Future[list[tuple[int, float]]]":
+    def ranked(text: str) -> "asyncio.Future[Ranked]":
         words = query_words(text)
         return asyncio.ensure_future(
             db.scan(
@@ -172,34 +182,25 @@ async def _by_meaning(
     timings: dict[str, float],
     *,
     wanted: bool,
-) -> tuple[Matrix | None, _Meant]:
+) -> _Meant:
     if embedder is None or not (wanted or question.mmr_lambda is not None):
-        return None, _Meant(None, np.empty((0, 0), np.float32), [])
+        return _Meant(None, None, [])
     started = time.perf_counter()
-    queries = await embedder.embed(question.meanings) if wanted else np.empty((0, 0), np.float32)
+    queries = await embedder.embed(question.meanings) if wanted else None
     timings["embedding_ms"] = _since(started)
     started = time.perf_counter()
-    width = queries.shape[1] if wanted else embedder.dimension
-    matrix = index.cached(db.tenant, base.id, base.revision)
-    if matrix is None:
-        matrix = await db.scan(lambda tx: index.matrix(tx, base.id, base.revision, width))
+    width = embedder.dimension if queries is None else queries.shape[1]
+    vectors = await meanings(db, index, base.id, base.revision, width)
     timings["load_ms"] = _since(started)
-    if not wanted:
-        return matrix, _Meant(None, queries, [])
+    if queries is None:
+        return _Meant(vectors, None, [])
     started = time.perf_counter()
-    depth = max(_DEPTH, 4 * question.limit)
-
-    def rank() -> list[list[tuple[int, float]]]:
-        return [matrix.nearest(query, depth, question.files) for query in queries]
-
-    ranked = rank() if len(matrix.numbers) <= _INLINE else await asyncio.to_thread(rank)
+    ranked = await vectors.nearest(queries, max(_DEPTH, 4 * question.limit), question.files)
     timings["vector_ms"] = _since(started)
-    return matrix, _Meant(matrix, queries, ranked)
+    return _Meant(vectors, queries, ranked)
 
 
-def _scores(
-    mode: Mode, question: Question, worded: list[list[tuple[int, float]]], meant: list[list[tuple[int, float]]]
-) -> dict[int, float]:
+def _scores(mode: Mode, question: Question, worded: list[Ranked], meant: list[Ranked]) -> dict[int, float]:
     """A score from 0 to 1 for every candidate."""
     if mode != "hybrid" and len(worded or meant) == 1:
         only = (worded or meant)[0]
@@ -216,8 +217,10 @@ def _squeezed(bm25: float) -> float:
     return bm25 / (bm25 + 10)
 
 
-def _above(scores: Mapping[int, float], cosines: Mapping[int, float], threshold: float | None) -> list[int]:
-    return [n for n in scores if threshold is None or (cosines[n] if n in cosines else scores[n]) >= threshold]
+def _above(
+    numbers: Sequence[int], scores: Mapping[int, float], cosines: Mapping[int, float], threshold: float
+) -> list[int]:
+    return [number for number in numbers if cosines.get(number, scores[number]) >= threshold]
 
 
 def _fresh(question: Question, passage: Stored) -> float:
@@ -227,13 +230,14 @@ def _fresh(question: Question, passage: Stored) -> float:
     return 1 - question.freshness_boost + question.freshness_boost * fresh
 
 
-def _chosen(found: list[Found], matrix: Matrix | None, question: Question, timings: dict[str, float]) -> list[Found]:
-    if question.mmr_lambda is None or matrix is None:
+async def _chosen(found: list[Found], meant: _Meant, question: Question, timings: dict[str, float]) -> list[Found]:
+    if question.mmr_lambda is None or meant.vectors is None:
         return found[: question.limit]
     started = time.perf_counter()
-    by_number = {one.passage.number: one for one in found[: max(50, 4 * question.limit)]}
+    by_number = {one.passage.number: one for one in found[: question.most_diverse]}
     scores = {number: one.score for number, one in by_number.items()}
-    order = fusion.diverse(scores, matrix.of(by_number), weight=question.mmr_lambda, limit=question.limit)
+    vectors = await meant.vectors.of(by_number)
+    order = fusion.diverse(scores, vectors, weight=question.mmr_lambda, limit=question.limit)
     timings["mmr_ms"] = _since(started)
     return [by_number[number] for number in order]
 

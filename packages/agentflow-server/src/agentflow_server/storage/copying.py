@@ -9,6 +9,7 @@ from psycopg.rows import DictRow
 from psycopg.sql import SQL, Identifier, Placeholder
 
 from agentflow_server.kit.settings import Settings, SettingsError
+from agentflow_server.storage.migrations import pgvector
 from agentflow_server.storage.opening import DATABASE_FILE, open_folder, upgrade_database
 from agentflow_server.storage.postgres import connect
 
@@ -39,7 +40,10 @@ def copy_database(source: Settings, url: str) -> dict[str, int]:
             target.execute("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0")
             with target.transaction():
                 target.execute("SET LOCAL app.every_tenant = 'on'")
-                return {table: _copy(rows, target, table, names) for table, names in _tables(target).items()}
+                return {
+                    table: _copy_vectors(rows, target) if table == pgvector.TABLE else _copy(rows, target, table, names)
+                    for table, names in _tables(target).items()
+                }
         finally:
             rows.close()
 
@@ -77,6 +81,17 @@ def _copy(source: sqlite3.Connection, target: "Connection[DictRow]", table: str,
     found = _count(target, table)
     if found != copied:
         raise SettingsError(f"{table}: {copied} rows were copied, {found} arrived; nothing was kept")
+    return copied
+
+
+def _copy_vectors(source: sqlite3.Connection, target: "Connection[DictRow]") -> int:
+    if _count(target, pgvector.TABLE):
+        raise SettingsError(f"the database holds data already (in {pgvector.TABLE}): copy into an empty one")
+    with target.cursor() as cursor:
+        copied = pgvector.spread(cursor, source.execute(pgvector.SEGMENTS))
+    found = _count(target, pgvector.TABLE)
+    if found != copied:
+        raise SettingsError(f"{pgvector.TABLE}: {copied} vectors were copied, {found} arrived; nothing was kept")
     return copied
 
 

@@ -147,7 +147,7 @@ class _Session:
                 if attempts >= _MAX_ATTEMPTS or time.monotonic() > deadline:
                     raise StorageUnavailableError(f"too many writes at once: {_first_line(error)}") from error
                 time.sleep(random.uniform(0, min(0.1, 0.001 * 2 ** min(attempts, 7))))
-            except errors.UniqueViolation:
+            except (errors.UniqueViolation, errors.UndefinedTable):  # a table may be replaced beside a unit
                 self._rollback()
                 doubles += 1
                 if doubles > 2:

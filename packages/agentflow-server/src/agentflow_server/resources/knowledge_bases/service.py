@@ -32,6 +32,7 @@ from agentflow_server.resources.knowledge_bases.embedders import NONE, Embedders
 from agentflow_server.resources.knowledge_bases.finding import Finder
 from agentflow_server.resources.knowledge_bases.intake import CRAWL, INGEST, REFRESH, Intake, Upload
 from agentflow_server.resources.knowledge_bases.store import BaseRecord, Data, FileRecord, JobRecord
+from agentflow_server.retrieval import pgvector
 from agentflow_server.retrieval.index import SearchIndex
 from agentflow_server.storage import Database, Tx
 from agentflow_server.storage.blobs import BlobRef
@@ -415,7 +416,7 @@ def _base_model(tx: Tx, base: BaseRecord) -> KnowledgeBase:
     files, chunks, waiting = store.counts(tx, base.id)
     data = base.data
     configuration = {name: data[name] for name in ("chunk_size", "overlap_percentage", "chunking_strategy")}
-    configuration["vector_db_type"] = "embedded"
+    configuration["vector_db_type"] = "pgvector" if pgvector.is_there(tx) else "embedded"
     configuration["embedding_model"] = base.embedder or NONE
     return KnowledgeBase(
         id=base.id, name=data["name"], description=data.get("description"), tags=data.get("tags") or [],

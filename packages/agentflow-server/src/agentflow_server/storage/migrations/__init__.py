@@ -4,7 +4,6 @@
 does not load the migration library at all; a test keeps `HEAD` in step with the scripts.
 """
 
-import logging
 import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
 
 HEAD = "0009"
 FOLDER = Path(__file__).parent
-logger = logging.getLogger(__name__)
 _LOCK = 4_272_011_966_120_417_382
 
 
@@ -36,7 +34,7 @@ def upgrade_sqlite(path: Path) -> None:
 
 
 def upgrade_postgres(url: str) -> None:
-    """Bring a PostgreSQL database up to `HEAD`. Processes that start at once wait for the one that does it.
+    """Bring a PostgreSQL database up to `HEAD`, and to pgvector. Of processes that start at once one does it.
 
     A database that stands at a newer revision is left alone: migrations only add, so the older version of a rolling
     upgrade goes on working beside the newer one.
@@ -44,27 +42,19 @@ def upgrade_postgres(url: str) -> None:
     Raises:
         psycopg.Error: the database cannot be reached or changed.
     """
+    from agentflow_server.storage.migrations.pgvector import adopt
     from agentflow_server.storage.postgres import connect
 
     with connect(url) as connection:
-        connection.execute("SET statement_timeout = 0; SET lock_timeout = 0")
+        connection.execute(
+            "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0"
+        )
         connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
         revision = _postgres_revision(connection)
         if revision is None or revision < HEAD:
-            _add_vectors(connection)
             _upgrade_postgres(url)
-
-
-def _add_vectors(connection: "Connection[DictRow]") -> None:
-    """Add pgvector where it is installed and we may; where not, search goes without it."""
-    import psycopg
-
-    offered = connection.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'vector'").fetchone()
-    if offered is not None:
-        try:
-            connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
-        except psycopg.errors.InsufficientPrivilege:
-            logger.warning("pgvector is not enabled: let an administrator run CREATE EXTENSION vector")
+        if revision is None or revision <= HEAD:
+            adopt(connection)
 
 
 def _upgrade_postgres(url: str) -> None:

@@ -122,5 +122,5 @@ def downgrade() -> None:
     if op.get_bind().dialect.name == "sqlite":
         for table in ("kb_terms", "kb_words", "kb_vocabularies"):
             op.execute(f"DROP TABLE {table}")
-    for table in ("kb_vectors", "kb_chunks", "kb_jobs", "kb_files", "knowledge_bases"):
-        op.drop_table(table)
+    for table in ("kb_embeddings", "kb_vectors", "kb_chunks", "kb_jobs", "kb_files", "knowledge_bases"):
+        op.execute(f"DROP TABLE IF EXISTS {table}")

@@ -1,9 +1,10 @@
 """What only PostgreSQL has: row-level security on every table that has tenants.
 
-A later migration that makes such a table calls `secure` for it.
+A later migration that makes such a table executes `secured` for it.
 """
 
 import sqlalchemy as sa
+from agentflow_server.storage.migrations.tenants import secured
 from alembic import op
 
 revision = "0009"
@@ -13,7 +14,6 @@ _TABLES = sa.text(
     " USING (table_schema, table_name) WHERE c.table_schema = current_schema() AND c.column_name = 'tenant'"
     " AND t.table_type = 'BASE TABLE' ORDER BY c.table_name"
 )
-_ALLOWED = "tenant = current_setting('app.tenant', true) OR current_setting('app.every_tenant', true) = 'on'"
 
 
 def _tables() -> list[str]:
@@ -25,14 +25,8 @@ def _tables() -> list[str]:
 
 def upgrade() -> None:
     for table in _tables():
-        secure(table)
-
-
-def secure(table: str) -> None:
-    """Show a table's rows only to transactions that are bound to their tenant, or to all; its owner is no exception."""
-    op.execute(f'ALTER TABLE "{table}" ENABLE ROW LEVEL SECURITY')
-    op.execute(f'ALTER TABLE "{table}" FORCE ROW LEVEL SECURITY')
-    op.execute(f'CREATE POLICY tenant_isolation ON "{table}" USING ({_ALLOWED}) WITH CHECK ({_ALLOWED})')
+        for statement in secured(table):
+            op.execute(statement)
 
 
 def downgrade() -> None:
