@@ -87,6 +87,34 @@ async def test_html_keeps_content_only(parser: Parser, tmp_path: Path) -> None:
     assert "evil" not in loose.text()
 
 
+async def test_html_without_marks_of_its_parts_keeps_headings_and_tables(parser: Parser, tmp_path: Path) -> None:
+    prose = f"<p>The okapi eats leaves. {'It stands in the wood and is seen by nobody. ' * 6}</p>"
+    table = "<table><tr><th>animal</th><th>kg</th></tr><tr><td>okapi</td><td>250</td></tr></table>"
+    nav = '<nav><a href="/">Home</a></nav><footer>Imprint</footer>'
+    for number, body in enumerate((f"<h1>Okapi</h1>{prose}<h2>Figures</h2>{table}", f"<h2>Figures</h2>{table * 9}")):
+        page = await read(parser, tmp_path, f"page{number}.html", f"<html><body>{nav}{body}</body></html>")
+        assert ("heading", 2, "Figures") in outline(page)
+        assert "| okapi | 250 |" in [line for block in page.blocks if block.kind == "table" for line in
+                                     block.text.split("\n")]  # fmt: skip
+        assert not {"Home", "Imprint"} & set(page.text().split())
+
+
+@pytest.mark.parametrize("frame", ["{}", "<article>{}</article>", "<table><tr><td>Shop</td><td>{}</td></tr></table>"])
+async def test_of_a_page_with_much_around_it_the_main_content_is_kept(
+    parser: Parser, tmp_path: Path, frame: str
+) -> None:
+    around = "".join(f'<div class="menu"><a href="/{n}">Offer {n}</a></div>' for n in range(200))
+    prose = "".join(f"<p>The okapi number {n} eats leaves, and is seen by nobody in its wood.</p>" for n in range(9))
+    table = "<table><tr><th>animal</th><th>kg</th></tr><tr><td>okapi</td><td>250</td></tr></table>"
+    content = frame.format(f"<h1>Okapi</h1>{prose}<h2>Figures</h2>{table}<pre>weigh(okapi)</pre>")
+    page = await read(parser, tmp_path, "shop.html", f"<html><body>{around}{content}</body></html>")
+    assert "The okapi number 8" in page.text()
+    assert "Offer 150" not in page.text()
+    assert {"Okapi", "Figures"} <= {block.text for block in page.blocks if block.kind == "heading"}
+    assert [block.text.split("\n")[-1] for block in page.blocks if block.kind == "table"] == ["| okapi | 250 |"]
+    assert "weigh(okapi)" in [block.text for block in page.blocks if block.kind == "code"]
+
+
 async def test_markdown_code_and_mail(parser: Parser, tmp_path: Path) -> None:
     source = "---\ntitle: Handbook\n---\n# One *more*\ntext\n\n- a\n- b\n\n```py\nx = 1\n```\n\n|a|b|\n|-|-|\n|1|2|\n"
     book = await read(parser, tmp_path, "book.md", source)

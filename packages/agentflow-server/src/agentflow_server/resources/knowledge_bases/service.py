@@ -1,5 +1,6 @@
 """Knowledge bases: made, filled, searched. Called by routes, by the agents room, by plans of runs and by the tool."""
 
+import json
 from collections.abc import AsyncIterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -160,7 +161,7 @@ class KnowledgeBasesService:
                 )
                 return f"{base.id} {job.id}"
 
-            body = f"{wanted.model_dump_json()} {sorted((one.name, one.blob.digest) for one in uploads)}"
+            body = f"{wanted.model_dump_json()} {_told(uploads)}"
             return once(tx, user_id=caller.user_id, key=key, body=body, now=now, work=work)
 
         kb, job_id = (await self._db.tenant(caller.tenant).write(unit)).split(" ")
@@ -213,7 +214,7 @@ class KnowledgeBasesService:
 
         def unit(tx: Tx) -> IngestJob:
             _required(tx, kb)
-            body = f"{kb} {sorted((one.name, one.blob.digest) for one in uploads)}"
+            body = f"{kb} {_told(uploads)}"
             work = lambda: self._intake.begin(tx, caller.tenant, caller.user_id, kb, uploads).id  # noqa: E731
             job_id = once(tx, user_id=caller.user_id, key=key, body=body, now=now, work=work)
             return _job_model(tx, _required_job(tx, job_id))
@@ -382,6 +383,11 @@ class KnowledgeBasesService:
         self._worker.cancel(caller.tenant, job_id)
         self._intake.tell(caller.tenant, job_id)
         return found
+
+
+def _told(uploads: Sequence[Upload]) -> str:
+    """What is sent, for telling a request that is sent again from another one."""
+    return json.dumps(sorted((one.name, one.blob.digest, json.dumps(one.metadata, sort_keys=True)) for one in uploads))
 
 
 def _small(uploads: Sequence[Upload]) -> bool:

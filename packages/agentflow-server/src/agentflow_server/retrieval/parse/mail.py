@@ -20,12 +20,11 @@ def read_mail(path: Path, out: Collector) -> Document:
     out.add("text", "\n".join(f"{name}: {value}" for name, value in heads.items()))
     plain, page = (message.get_body((kind,)) for kind in ("plain", "html"))
     told = "" if plain is None else _text_of(plain).replace("\r\n", "\n")
-    shown = out.another() if page is not None else None
-    if shown is not None and page is not None:
+    shown = out.another()
+    if page is not None:
         add_html(_text_of(page), shown)
-    length = sum(len(block.text) for block in shown.blocks) if shown is not None else 0
-    if shown is not None and length * 2 > len(told):  # it has the headings and the tables, and is all of it
-        out.extend(shown)
+    if shown.chars * 2 > len(told):  # it has the headings and the tables, and is all of it
+        out.extend(shown.blocks)
     else:
         out.add("text", told)
     attached = [part.get_filename() or part.get_content_type() for part in message.iter_attachments()]

@@ -1,15 +1,19 @@
 """Markdown and HTML. Scripts, styles, navigation and comments do not survive."""
 
 import re
-from collections.abc import Callable
+from bisect import bisect
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from agentflow_server.retrieval.parse.document import Collector, Document
+from agentflow_server.retrieval.parse.document import Block, Collector, Document
 from agentflow_server.retrieval.parse.text import decode
 
 _FRONT_MATTER = re.compile(r"\A---\n(.*?)\n(?:---|\.\.\.)\n", re.DOTALL)
 _UNSEEN = ("script", "style", "template", "noscript")
+_AROUND = ("nav", "aside", "footer")
+_NEARLY_ALL = 0.8  # share of a page's text from which all of it is its main content
+_ENOUGH = 40  # letters by which a paragraph is known again
 _TITLE = re.compile(r"(?m)^title:\s*[\"']?(.+?)[\"']?\s*$")
 
 
@@ -57,15 +61,15 @@ def _plain(text: str) -> str:
     return re.sub(r"[*`]+|(?<!\w)_+|_+(?!\w)", "", text)
 
 
-def _visible(source: str) -> Any:
-    """The tree of a piece of HTML without what nobody sees; None if there is none."""
+def _visible(source: str, *without: str) -> Any:
+    """The tree of a piece of HTML without what nobody sees, and some elements; None if there is none."""
     from lxml import etree, html  # pyright: ignore[reportAttributeAccessIssue] - made of C, without stubs
 
     try:
         tree = html.fromstring(f"<div>{source}</div>")
     except (etree.ParserError, ValueError):
         return None
-    etree.strip_elements(tree, *_UNSEEN, "head", etree.Comment, etree.PI, with_tail=False)
+    etree.strip_elements(tree, *_UNSEEN, *without, "head", etree.Comment, etree.PI, with_tail=False)
     return tree
 
 
@@ -75,11 +79,15 @@ def html_text(source: str) -> str:
     return "" if tree is None else "\n".join(line.strip() for line in tree.text_content().split("\n") if line.strip())
 
 
-def add_html(source: str, out: Collector) -> None:
-    """Add all that is visible of a piece of HTML, whether it looks like the main content or not: for mail and stubs."""
+def add_html(source: str, out: Collector, *without: str) -> None:
+    """Add all that is visible of a piece of HTML, whether it looks like the main content or not.
+
+    Args:
+        without: names of elements that are left out.
+    """
     from lxml import etree  # pyright: ignore[reportAttributeAccessIssue] - made of C, without stubs
 
-    if (tree := _visible(source)) is None:
+    if (tree := _visible(source, *without)) is None:
         return
     words: list[str] = []
 
@@ -151,13 +159,44 @@ def parse_html(source: str, out: Collector) -> Document:
     about = trafilatura.extract_metadata(tree, extensive=False)
     etree.strip_elements(tree, *_UNSEEN, with_tail=False)
     content = trafilatura.extract(
-        tree, output_format="markdown", include_tables=True, include_formatting=True, include_links=False,
-        include_images=False, include_comments=False, favor_recall=True, with_metadata=False, deduplicate=False,
+        tree, output_format="txt", include_tables=True, include_links=False, include_images=False,
+        include_comments=False, favor_recall=True, with_metadata=False, deduplicate=False,
     )  # fmt: skip
-    if content:
-        add_markdown(content, out)
-    else:
+    page = out.another()
+    add_html(source, page, *_AROUND)
+    out.extend(_main(page.blocks, _letters(content or "")))
+    if not out.blocks:
         add_html(source, out)
     said = {"author": about.author, "date": about.date, "description": about.description, "site": about.sitename}
     metadata = {name: value for name, value in said.items() if value}
     return Document("text/html", out.blocks, title=about.title or None, metadata=metadata)
+
+
+def _main(blocks: Sequence[Block], content: str) -> list[Block]:
+    """Those of a page's blocks that are its main content, the letters of which were found.
+
+    What finds it keeps sentences and loses headings, tables and code: these stay where a text beside them does.
+    """
+    if len(content) >= _NEARLY_ALL * sum(len(_letters(block.text)) for block in blocks):
+        return list(blocks)
+    texts = [place for place, block in enumerate(blocks) if block.kind == "text"]
+    kept = {place for place in texts if _is_in(content, _letters(blocks[place].text))}
+    if not kept:
+        return list(blocks)
+
+    def stays(place: int) -> bool:
+        if blocks[place].kind == "text":
+            return place in kept
+        after = bisect(texts, place)
+        return not kept.isdisjoint(texts[max(after - 1, 0) : after + 1])
+
+    return [block for place, block in enumerate(blocks) if stays(place)]
+
+
+def _is_in(content: str, letters: str) -> bool:
+    """Whether a paragraph is in a text, if for a mark in the middle of it."""
+    return letters[:_ENOUGH] in content or letters[-_ENOUGH:] in content
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text))
