@@ -1,7 +1,8 @@
 """A new database for a test, on SQLite and on PostgreSQL."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -13,21 +14,27 @@ from tests.postgres import PostgresServer
 Run = Callable[[Callable[[Database], Awaitable[None]]], None]
 
 
+@asynccontextmanager
+async def opened(folder: Path, url: str | None) -> AsyncGenerator[Database]:
+    """The database of a folder, or the one at a URL, for the length of a block."""
+    db, close = open_database(Settings.model_validate({"data": folder, "database_url": url}))
+    try:
+        yield db
+    finally:
+        await db.close()
+        close()
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def run(request: pytest.FixtureRequest, tmp_path: Path, postgres: PostgresServer) -> Run:
     """Runs a test with a new database."""
 
     def with_database(test: Callable[[Database], Awaitable[None]]) -> None:
         url = postgres.migrated() if request.param == "postgresql" else None
-        settings = Settings.model_validate({"data": tmp_path, "database_url": url})
 
         async def go() -> None:
-            db, close = open_database(settings)
-            try:
+            async with opened(tmp_path, url) as db:
                 await test(db)
-            finally:
-                await db.close()
-                close()
 
         asyncio.run(go())
 

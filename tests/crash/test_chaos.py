@@ -129,7 +129,7 @@ def check_log(select: Select) -> None:
         "SELECT conversation_id, seq, type, call_id, root_call_id, data FROM events ORDER BY conversation_id, seq"
     ):
         stored: dict[str, Any] = dict(zip(("seq", "type", "call_id", "root_call_id", "data"), row, strict=True))
-        for event in unpacked(stored):
+        for event in unpacked([stored]):
             assert json.loads(event.data)["seq"] == event.seq
             numbers[conversation_id].append(event.seq)
     for conversation_id, end in select("SELECT conversation_id, next_seq FROM event_heads"):

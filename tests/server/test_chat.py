@@ -5,16 +5,15 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from agentflow import AgentFlow
 from agentflow_server.testing import LocalServer
 
-COMMAND = Path(sys.executable).with_name("agentflow")
+from tests.crash.backend import COMMAND
+
 ITEMS = [
     {"id": "colour", "question": "Which colour?", "type": "choice", "options": ["red", "blue"]},
     {"id": "sizes", "question": "Which sizes?", "type": "multiple_choice", "options": ["S", "M", "L"]},

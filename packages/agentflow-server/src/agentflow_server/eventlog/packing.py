@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
+from agentflow_server.eventlog import runs
 from agentflow_server.eventlog.events import StoredEvent
 from agentflow_server.eventlog.runs import RunHeader
 from agentflow_server.storage import Database, Row, Tx
@@ -28,10 +29,6 @@ _TEXTS = (
     " AND type IN ('delta', 'reasoning_delta') AND NOT EXISTS (SELECT 1 FROM runs WHERE tenant = :tenant"
     " AND conversation_id = :conversation AND root_call_id = :root AND status IN ('queued', 'running', 'waiting'))"
     " ORDER BY seq LIMIT :limit"
-)
-_FIRST = (
-    "SELECT MIN(first_seq) AS first FROM runs WHERE tenant = :tenant AND conversation_id = :conversation"
-    " AND root_call_id = :root"
 )
 _REPLACE = (
     "UPDATE events SET type = 'packed', call_id = '', data = :data WHERE tenant = :tenant"
@@ -56,15 +53,16 @@ def _packed(events: list[StoredEvent]) -> Pack:
     return Pack(events[0].seq, events[-1].seq, zlib.compress(lines))
 
 
-def unpacked(row: Row) -> Iterator[StoredEvent]:
-    """The events in a row of the log."""
-    if row["type"] != PACKED:
-        yield StoredEvent(row["seq"], row["type"], row["call_id"], row["root_call_id"], bytes(row["data"]))
-        return
-    lines = zlib.decompress(row["data"]).split(b"\n")
-    first = row["seq"] + 1 - len(lines) // 3
-    for seq, (type_, call_id, data) in enumerate(zip(*[iter(lines)] * 3, strict=True), first):
-        yield StoredEvent(seq, type_.decode(), call_id.decode(), row["root_call_id"], data)
+def unpacked(rows: Iterable[Row]) -> Iterator[StoredEvent]:
+    """The events in rows of the log."""
+    for row in rows:
+        if row["type"] != PACKED:
+            yield StoredEvent(row["seq"], row["type"], row["call_id"], row["root_call_id"], bytes(row["data"]))
+            continue
+        lines = zlib.decompress(row["data"]).split(b"\n")
+        first = row["seq"] + 1 - len(lines) // 3
+        for seq, (type_, call_id, data) in enumerate(zip(*[iter(lines)] * 3, strict=True), first):
+            yield StoredEvent(seq, type_.decode(), call_id.decode(), row["root_call_id"], data)
 
 
 def _packs(events: Iterable[StoredEvent]) -> list[Pack]:
@@ -114,12 +112,14 @@ class Packer:
         """Pack what belongs to a run's root, unless something below it still goes on."""
         key = {"conversation": run.conversation_id, "root": run.root_call_id}
         db = self._db.tenant(run.tenant)
-        row = await db.read(lambda tx: tx.one(_FIRST, key))
-        after = -1 if row is None or row["first"] is None else row["first"] - 1
+        root = run if run.is_root else await db.read(lambda tx: runs.by_call(tx, run.tenant, run.root_call_id))
+        if root is None:  # the conversation was deleted meanwhile
+            return
+        after = root.first_seq - 1
         while True:
             wanted = {**key, "after": after, "limit": _AT_ONCE}
             rows = await db.scan(lambda tx, wanted=wanted: tx.all(_TEXTS, wanted))
-            found = await asyncio.to_thread(_packs, [event for row in rows for event in unpacked(row)])
+            found = await asyncio.to_thread(_packs, list(unpacked(rows)))
             if found:
                 await self._db.write(lambda tx, found=found: _replace(tx, run, found), tenant=run.tenant, serial=False)
             if len(rows) < _AT_ONCE:

@@ -22,8 +22,7 @@ _READ = (
 def read_events(tx: Tx, conversation_id: str, after: int, limit: int = _PAGE) -> list[StoredEvent]:
     """The events behind number `after`, in order. `tx` is bound to the tenant."""
     rows = tx.all(_READ, {"conversation": conversation_id, "after": after, "limit": limit})
-    events = (event for row in rows for event in unpacked(row))
-    return list(islice((event for event in events if event.seq > after), limit))
+    return list(islice((event for event in unpacked(rows) if event.seq > after), limit))
 
 
 class Reader:
@@ -115,7 +114,7 @@ def milestones(tx: Tx, conversation_id: str) -> list[StoredEvent]:
         " AND conversation_id = :conversation AND type IN ('start', 'end', 'error') ORDER BY seq",
         {"conversation": conversation_id},
     )
-    return [event for row in rows for event in unpacked(row)]
+    return list(unpacked(rows))
 
 
 def read_run(tx: Tx, run: RunHeader) -> list[StoredEvent]:
@@ -125,7 +124,7 @@ def read_run(tx: Tx, run: RunHeader) -> list[StoredEvent]:
         " AND conversation_id = :conversation AND seq >= :first AND root_call_id = :root ORDER BY seq",
         {"conversation": run.conversation_id, "first": run.first_seq, "root": run.root_call_id},
     )
-    return [event for row in rows for event in unpacked(row)]
+    return list(unpacked(rows))
 
 
 def last_of(tx: Tx, conversation_id: str, call_id: str, type_: str) -> StoredEvent | None:
@@ -135,7 +134,7 @@ def last_of(tx: Tx, conversation_id: str, call_id: str, type_: str) -> StoredEve
         " AND conversation_id = :conversation AND call_id = :call AND type = :type ORDER BY seq DESC LIMIT 1",
         {"conversation": conversation_id, "call": call_id, "type": type_},
     )
-    return next(unpacked(row)) if row else None
+    return next(unpacked([row])) if row else None
 
 
 def end_of(run: RunHeader) -> Accept:

@@ -98,7 +98,7 @@ class KnowledgeBasesService:
 
         def read(tx: Tx) -> tuple[list[KnowledgeBase], int]:
             found, total = store.page_of_bases(tx, limit=limit, offset=offset)
-            return [_base_model(tx, base) for base in found], total
+            return _base_models(tx, found), total
 
         bases, total = await self._db.tenant(caller.tenant).read(read)
         return KnowledgeBasePage(knowledge_bases=bases, total=total, limit=limit, offset=offset)
@@ -133,7 +133,7 @@ class KnowledgeBasesService:
 
         def read(tx: Tx) -> "list[KnowledgeBase]":
             found = store.bases_by_id(tx, ids)
-            return [_base_model(tx, found[kb]) for kb in ids if kb in found]
+            return _base_models(tx, [found[kb] for kb in ids if kb in found])
 
         return await self._db.tenant(caller.tenant).read(read)
 
@@ -419,10 +419,19 @@ def _required_job(tx: Tx, job_id: str) -> JobRecord:
 
 
 def _base_model(tx: Tx, base: BaseRecord) -> KnowledgeBase:
+    return _base_models(tx, [base])[0]
+
+
+def _base_models(tx: Tx, bases: Sequence[BaseRecord]) -> list[KnowledgeBase]:
+    vectors = "pgvector" if pgvector.is_there(tx) else "embedded"
+    return [_described(tx, base, vectors) for base in bases]
+
+
+def _described(tx: Tx, base: BaseRecord, vectors: str) -> KnowledgeBase:
     files, chunks, waiting = store.counts(tx, base.id)
     data = base.data
     configuration = {name: data[name] for name in ("chunk_size", "overlap_percentage", "chunking_strategy")}
-    configuration["vector_db_type"] = "pgvector" if pgvector.is_there(tx) else "embedded"
+    configuration["vector_db_type"] = vectors
     configuration["embedding_model"] = base.embedder or NONE
     return KnowledgeBase(
         id=base.id, name=data["name"], description=data.get("description"), tags=data.get("tags") or [],
