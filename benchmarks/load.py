@@ -152,11 +152,12 @@ class Stream(asyncio.Protocol):
 
 @dataclass
 class Target:
-    """A server under load. `processes` are those whose CPU and memory are counted."""
+    """A server under load. `processes` are those whose CPU and memory are counted, `folder` is what it fills."""
 
     name: str
     ask: Callable[[str], Request]
     processes: Sequence[int] = ()
+    folder: Path | None = None
 
     def tree(self) -> Iterator[psutil.Process]:
         for pid in self.processes:
@@ -170,6 +171,11 @@ class Target:
     def memory(self) -> float:
         """MiB: proportional set size."""
         return sum(process.memory_full_info().pss for process in self.tree()) / 2**20
+
+    def disk(self) -> float:
+        """MiB that its files take."""
+        files = self.folder.rglob("*") if self.folder else ()
+        return sum(file.stat().st_blocks for file in files if file.is_file()) * 512 / 2**20
 
 
 def direct() -> Target:
@@ -190,7 +196,8 @@ def on_postgres() -> Generator[Target]:
         running_postgres(durable=True) as database,
         ours(AGENTFLOW_DATABASE_URL=database.migrated(), AGENTFLOW_SECRET_KEYS=key) as target,
     ):
-        yield Target("agentflow on PostgreSQL", target.ask, [*target.processes, database.pid])
+        processes = [*target.processes, database.pid]
+        yield Target("agentflow on PostgreSQL", target.ask, processes, database.folder)
 
 
 @contextmanager
@@ -222,7 +229,7 @@ def ours(**settings: str) -> Generator[Target]:
                 body = json.dumps({"message": text, "stream": True, **ids}).encode()
                 return Request(port, f"/api/v1/agent/{agent}/chat", {"content-type": "application/json"}, body)
 
-            yield Target("agentflow", ask, [server.pid])
+            yield Target("agentflow", ask, [server.pid], Path(folder))
         finally:
             server.terminate()
             server.wait(60)
@@ -365,8 +372,10 @@ async def curve(target: Target, levels: Sequence[int], seconds: float) -> None:
 
 async def soak(target: Target, streams: int, seconds: float) -> None:
     """Runs of ten seconds, so many at a time, for so long; memory and files each minute."""
-    print("| minute | runs | failed | MiB (PSS) | open files | age of a token p50 ms | p99 | CPU/token µs |")
-    print("|---|---|---|---|---|---|---|---|", flush=True)
+    print(
+        "| minute | runs | failed | MiB (PSS) | MiB on disk | open files | age of a token p50 ms | p99 | CPU/token µs |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|", flush=True)
     end, runs = time.monotonic() + seconds, 0
     seen, cpu = Seen(), target.cpu()
 
@@ -384,9 +393,8 @@ async def soak(target: Target, streams: int, seconds: float) -> None:
         minute += 1
         used, files = target.cpu() - cpu, sum(process.num_fds() for process in target.tree())
         lateness = f"{at(seen.ages, 0.5):.1f} | {at(seen.ages, 0.99):.1f} | {used / len(seen.ages) * 1e6:.0f}"
-        print(
-            f"| {minute} | {runs} | {len(seen.failures)} | {target.memory():.1f} | {files} | {lateness} |", flush=True
-        )
+        size = f"{target.memory():.1f} | {target.disk():.0f}"
+        print(f"| {minute} | {runs} | {len(seen.failures)} | {size} | {files} | {lateness} |", flush=True)
         seen.ages.clear()
         seen.gaps.clear()
         seen.firsts.clear()

@@ -28,6 +28,11 @@ class Batch:
     def bases(self) -> list[str]:
         return [base_of(number) for number in self.numbers]
 
+    @property
+    def small(self) -> list[int]:
+        """Those of the numbers that are in the base `small`."""
+        return [number for number in self.numbers if base_of(number) == "small"]
+
 
 class Corpus:
     """What `make` has written."""

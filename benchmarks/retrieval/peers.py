@@ -8,14 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from corpus import LIMIT, WIDTH, Batch, Rows, base_of
+from corpus import LIMIT, WIDTH, Batch, Rows
 
 
-class Chroma:
-    """chromadb, persistent: HNSW with its defaults, cosine; the base is metadata."""
+class Peer:
+    """What most of them have in common."""
 
-    modes = ("vectors",)
+    modes: tuple[str, ...] = ("vectors",)
     whole = "all"
+
+    def finish(self) -> None:
+        """Nothing is left to do."""
+
+    def close(self) -> None:
+        """It writes as it goes."""
+
+
+class Chroma(Peer):
+    """chromadb, persistent: HNSW with its defaults, cosine; the base is metadata."""
 
     def __init__(self, store: Path) -> None:
         import chromadb
@@ -32,23 +42,16 @@ class Chroma:
             metadatas=[{"base": base} for base in batch.bases],
         )  # fmt: skip
 
-    def finish(self) -> None:
-        """Nothing is left to do."""
-
     def search(self, mode: str, where: str, words: str, vector: Rows) -> list[int]:
         narrowed: dict[str, Any] = {"where": {"base": "small"}} if where == "small" else {}
         found = self._all.query(query_embeddings=[vector], n_results=LIMIT, include=["documents"], **narrowed)
         return [int(one) for one in found["ids"][0]]
 
-    def close(self) -> None:
-        """It writes as it goes."""
 
-
-class Lance:
+class Lance(Peer):
     """lancedb without an index of vectors (exact), with one of the base and of words; hybrid by reciprocal ranks."""
 
     modes = ("vectors", "words", "hybrid")
-    whole = "all"
 
     def __init__(self, store: Path) -> None:
         import lancedb
@@ -90,9 +93,6 @@ class Lance:
             query = query.where("base = 'small'", prefilter=True)
         return [row["number"] for row in query.limit(LIMIT).to_list()]
 
-    def close(self) -> None:
-        """It writes as it goes."""
-
 
 class LanceIndexed(Lance):
     """lancedb with its IVF_PQ index of vectors, defaults."""
@@ -103,11 +103,8 @@ class LanceIndexed(Lance):
         self._all.create_index(metric="cosine", vector_column_name="vector", index_type="IVF_PQ")
 
 
-class SqliteVec:
+class SqliteVec(Peer):
     """sqlite-vec: a virtual table with the base as its partition key, exact; the text beside it."""
-
-    modes = ("vectors",)
-    whole = "all"
 
     def __init__(self, store: Path) -> None:
         import apsw
@@ -130,9 +127,6 @@ class SqliteVec:
                 ((n, base, row.tobytes(), text) for n, base, row, text in rows),
             )
 
-    def finish(self) -> None:
-        """Nothing is left to do."""
-
     def search(self, mode: str, where: str, words: str, vector: Rows) -> list[int]:
         narrowed = " AND base = 'small'" if where == "small" else ""
         rows = self._db.execute(
@@ -145,11 +139,8 @@ class SqliteVec:
         self._db.close()
 
 
-class Qdrant:
+class Qdrant(Peer):
     """qdrant-client's local mode: exact, in Python; the base is a payload."""
-
-    modes = ("vectors",)
-    whole = "all"
 
     def __init__(self, store: Path) -> None:
         from qdrant_client import QdrantClient, models
@@ -168,9 +159,6 @@ class Qdrant:
         ]
         self._client.upsert("passages", points)
 
-    def finish(self) -> None:
-        """Nothing is left to do."""
-
     def search(self, mode: str, where: str, words: str, vector: Rows) -> list[int]:
         narrowed = self._small if where == "small" else None
         found = self._client.query_points("passages", query=vector.tolist(), limit=LIMIT, query_filter=narrowed)
@@ -180,11 +168,8 @@ class Qdrant:
         self._client.close()
 
 
-class FaissFlat:
+class FaissFlat(Peer):
     """faiss, a floor: exact, in memory, vectors alone (no text, nothing durable); the filter is a list of numbers."""
-
-    modes = ("vectors",)
-    whole = "all"
 
     def __init__(self, store: Path) -> None:
         import faiss
@@ -198,7 +183,7 @@ class FaissFlat:
 
     def add(self, batch: Batch) -> None:
         self._index.add(batch.rows)
-        self._small += [number for number in batch.numbers if base_of(number) == "small"]
+        self._small += batch.small
 
     def finish(self) -> None:
         self._chosen = self._faiss.IDSelectorBatch(np.asarray(self._small, np.int64))
@@ -225,11 +210,10 @@ class FaissHnsw(FaissFlat):
         return self._faiss.SearchParametersHNSW(sel=self._chosen)
 
 
-class Bm25s:
+class Bm25s(Peer):
     """bm25s: words alone, in memory; the index is made at the end; a filter weighs out the others."""
 
     modes = ("words",)
-    whole = "all"
 
     def __init__(self, store: Path) -> None:
         import bm25s
@@ -240,7 +224,7 @@ class Bm25s:
 
     def add(self, batch: Batch) -> None:
         self._texts += batch.texts
-        self._small += [number for number in batch.numbers if base_of(number) == "small"]
+        self._small += batch.small
 
     def finish(self) -> None:
         self._index = self._bm25s.BM25()

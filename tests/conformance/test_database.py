@@ -5,19 +5,18 @@ import base64
 import json
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from agentflow_server.kit.settings import Settings
-from agentflow_server.storage import Database, Tx, open_database
+from agentflow_server.storage import Database, Tx
 from agentflow_server.storage.database import UnboundStatementError
 from agentflow_server.storage.errors import StorageUnavailableError
 from agentflow_server.storage.migrations import HEAD
 from agentflow_server.storage.postgres import PostgresDatabase, connect, translate
 
+from tests.conformance.conftest import Run
 from tests.postgres import PostgresServer, running_postgres
 
 COUNT = "SELECT COUNT(*) AS n FROM tenants"
@@ -32,32 +31,6 @@ def count(tx: Tx) -> int:
     row = tx.one(COUNT)
     assert row is not None
     return row["n"]
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def run(
-    request: pytest.FixtureRequest, tmp_path: Path, postgres: PostgresServer
-) -> Callable[[Callable[[Database], Awaitable[None]]], None]:
-    """Runs a test with a new database."""
-
-    def with_database(test: Callable[[Database], Awaitable[None]]) -> None:
-        url = postgres.migrated() if request.param == "postgresql" else None
-        settings = Settings.model_validate({"data": tmp_path, "database_url": url})
-
-        async def go() -> None:
-            db, close = open_database(settings)
-            try:
-                await test(db)
-            finally:
-                await db.close()
-                close()
-
-        asyncio.run(go())
-
-    return with_database
-
-
-Run = Callable[[Callable[[Database], Awaitable[None]]], None]
 
 
 def test_a_unit_is_whole_or_not_at_all(run: Run) -> None:

@@ -12,13 +12,13 @@ from typing import Any
 
 import psycopg
 import pytest
-from agentflow_server.kit.settings import Settings
 from agentflow_server.retrieval.index import SearchIndex
-from agentflow_server.storage import open_database
 from agentflow_server.storage.migrations import pgvector, upgrade_postgres
 from agentflow_server.storage.postgres import connect
 
+from tests.conformance.conftest import opened
 from tests.conformance.test_search_index import best, entries, fill, ranked, vectors
+from tests.crash.backend import COMMAND
 from tests.postgres import PostgresServer
 
 UPGRADE = "import sys; from agentflow_server.storage.migrations import upgrade_postgres as u; u(sys.argv[1])"
@@ -46,27 +46,25 @@ def test_pgvector_may_come_later_and_beside_a_running_process(postgres: Postgres
     url, rows = postgres.migrated(pgvector=False), vectors(60, seed=1)
 
     async def go() -> None:
-        db, close = open_database(Settings.model_validate({"data": tmp_path, "database_url": url}))
-        index, one, other = SearchIndex(), db.tenant("one"), db.tenant("other")
-        for tenant in (one, other):
-            await fill(tenant, index, rows, files=2)
-        assert await ranked(one, index, "kb", rows[4]) == best(rows, rows[4])
-        assert tables(url) == {"kb_vectors": 4}
-        postgres.add_pgvector(url)
-        await asyncio.to_thread(upgraded_at_once, url)
-        assert tables(url) == {"kb_embeddings": 120}
-        for told in (index, SearchIndex()):
-            assert await ranked(one, told, "kb", rows[4], revision=2) == best(rows, rows[4])
-        assert index.uses_pgvector
-        await one.write(lambda tx: index.remove(tx, "kb", "file0"))
-        await one.write(lambda tx: index.add(tx, "kb", "file0", 0, entries("text"), rows[4:5]))
-        left = [int(place) for place in (-(rows @ rows[4])).argsort() if place >= 30]
-        assert await ranked(one, index, "kb", rows[4], revision=3) == [0, *left][:10]
-        assert await ranked(other, index, "kb", rows[4]) == best(rows, rows[4])
-        upgrade_postgres(url)
-        assert tables(url) == {"kb_embeddings": 91}
-        await db.close()
-        close()
+        async with opened(tmp_path, url) as db:
+            index, one, other = SearchIndex(), db.tenant("one"), db.tenant("other")
+            for tenant in (one, other):
+                await fill(tenant, index, rows, files=2)
+            assert await ranked(one, index, "kb", rows[4]) == best(rows, rows[4])
+            assert tables(url) == {"kb_vectors": 4}
+            postgres.add_pgvector(url)
+            await asyncio.to_thread(upgraded_at_once, url)
+            assert tables(url) == {"kb_embeddings": 120}
+            for told in (index, SearchIndex()):
+                assert await ranked(one, told, "kb", rows[4], revision=2) == best(rows, rows[4])
+            assert index.uses_pgvector
+            await one.write(lambda tx: index.remove(tx, "kb", "file0"))
+            await one.write(lambda tx: index.add(tx, "kb", "file0", 0, entries("text"), rows[4:5]))
+            left = [int(place) for place in (-(rows @ rows[4])).argsort() if place >= 30]
+            assert await ranked(one, index, "kb", rows[4], revision=3) == [0, *left][:10]
+            assert await ranked(other, index, "kb", rows[4]) == best(rows, rows[4])
+            upgrade_postgres(url)
+            assert tables(url) == {"kb_embeddings": 91}
 
     asyncio.run(go())
     with connect(url) as connection:
@@ -80,10 +78,8 @@ def test_a_move_that_breaks_off_changes_nothing(
 
     def run(test: Callable[[Any], Any]) -> None:
         async def go() -> None:
-            db, close = open_database(Settings.model_validate({"data": tmp_path, "database_url": url}))
-            await test(db.tenant("t"))
-            await db.close()
-            close()
+            async with opened(tmp_path, url) as db:
+                await test(db.tenant("t"))
 
         asyncio.run(go())
 
@@ -141,7 +137,7 @@ def test_knowledge_bases_of_a_folder_are_copied(postgres: PostgresServer, tmp_pa
         before = scores(client)
         assert list(before) == ["pump.md", "cake.md"]
     url = postgres.empty(pgvector=enabled)
-    command = [Path(sys.executable).with_name("agentflow"), "db", "copy", "--data", tmp_path, "--to", url, "--json"]
+    command = [COMMAND, "db", "copy", "--data", tmp_path, "--to", url, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)

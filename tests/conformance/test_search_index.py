@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from agentflow_server.kit.settings import Settings
 from agentflow_server.retrieval.index import Entry, SearchIndex
 from agentflow_server.retrieval.lexical import FieldWeights
 from agentflow_server.retrieval.meaning import Meanings, meanings
 from agentflow_server.retrieval.search import Base, Mode, Question, search
-from agentflow_server.storage import open_database
 from agentflow_server.storage.database import TenantDatabase
 
+from tests.conformance.conftest import opened
 from tests.postgres import PostgresServer
 
 WIDTH = 32
@@ -30,15 +29,10 @@ def run(request: pytest.FixtureRequest, tmp_path: Path, postgres: PostgresServer
 
     def with_database(test: Test) -> None:
         url = None if request.param == "sqlite" else postgres.migrated(pgvector=request.param == "pgvector")
-        settings = Settings.model_validate({"data": tmp_path, "database_url": url})
 
         async def go() -> None:
-            db, close = open_database(settings)
-            try:
+            async with opened(tmp_path, url) as db:
                 await test(db.tenant)
-            finally:
-                await db.close()
-                close()
 
         asyncio.run(go())
 

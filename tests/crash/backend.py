@@ -1,6 +1,8 @@
 """A backend in a process of its own, on a port it keeps, that can be killed and started again."""
 
+import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -12,9 +14,12 @@ COMMAND = Path(sys.executable).with_name("agentflow")
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody listens on, and that no outgoing connection takes meanwhile: Linux gives them 32768 and up."""
+    while True:
+        port = secrets.choice(range(20_000, 32_000))
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Backend:

@@ -7,6 +7,7 @@ event missing, doubled or out of order, no tool that is not idempotent run twice
 """
 
 import collections
+import json
 import random
 import signal
 import sqlite3
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 from agentflow import AgentFlow
+from agentflow_server.eventlog.packing import unpacked
 
 from tests.crash.cluster import Cluster, Process, running_cluster
 from tests.crash.load import Load, check_all, prepare
@@ -122,12 +124,16 @@ def check_log(select: Select) -> None:
     while left := select(f"SELECT kind, id, status FROM jobs WHERE {_UNDER_WAY} AND kind IN ({_WORK})"):
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
-    gaps = select(
-        "SELECT h.conversation_id, h.next_seq, COUNT(e.seq), MIN(e.seq), MAX(e.seq) FROM event_heads h"
-        " LEFT JOIN events e USING (tenant, conversation_id) GROUP BY 1, 2"
-        " HAVING COUNT(e.seq) <> h.next_seq OR MIN(e.seq) <> 0 OR MAX(e.seq) <> h.next_seq - 1"
-    )
-    assert gaps == []
+    numbers: collections.defaultdict[str, list[int]] = collections.defaultdict(list)
+    for conversation_id, *row in select(
+        "SELECT conversation_id, seq, type, call_id, root_call_id, data FROM events ORDER BY conversation_id, seq"
+    ):
+        stored: dict[str, Any] = dict(zip(("seq", "type", "call_id", "root_call_id", "data"), row, strict=True))
+        for event in unpacked([stored]):
+            assert json.loads(event.data)["seq"] == event.seq
+            numbers[conversation_id].append(event.seq)
+    for conversation_id, end in select("SELECT conversation_id, next_seq FROM event_heads"):
+        assert numbers[conversation_id] == list(range(end)), conversation_id
     ends = select(
         "SELECT r.id, COUNT(e.seq) FROM runs r LEFT JOIN events e ON e.tenant = r.tenant AND e.call_id = r.call_id"
         " AND e.conversation_id = r.conversation_id AND e.type IN ('end', 'error')"

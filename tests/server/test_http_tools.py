@@ -171,10 +171,34 @@ def test_a_name_that_leads_home_is_not_called(
         monkeypatch.setattr(socket, "getaddrinfo", resolve)
         before = len(service.seen)
         for name in ("inside", "both"):
-            assert code(tool(local, f"http://{name}.example.com:{service.port}/echo")) in (
-                "forbidden_address", "connection_failed",
-            )  # fmt: skip
+            assert code(tool(local, f"http://{name}.example.com:{service.port}/echo")) == "forbidden_address"
         assert len(service.seen) == before
+
+
+def test_a_name_that_changes_is_called_where_it_was_judged(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DNS rebinding: the first answer is fine, the next ones lead inside."""
+    real = socket.getaddrinfo
+    asked: list[str] = []
+
+    def resolve(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
+        if host in ("turning.example.com", b"turning.example.com"):
+            asked.append("127.0.0.1" if not asked else "127.0.0.2")
+            return real(asked[-1], port, *args, **kwargs)
+        return real(host, port, *args, **kwargs)
+
+    with local_server() as own, own.client() as local:
+        agent_id = local.agents.by_name("MainAgent").id
+        monkeypatch.setattr(outbound, "is_public", lambda address: address == "127.0.0.1")
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+        url = f"http://turning.example.com:{service.port}/echo"
+        local.agents.tools.create(agent_id, name="turn", description="d", http={"url": url})
+        asked.clear()
+        before = len(service.seen)
+        first, second = (local.agents.tools.run(agent_id, "turn", {}) for _ in range(2))
+        assert not first.is_error
+        assert code(second) == "forbidden_address"
+        assert len(service.seen) == before + 1
+        assert asked == ["127.0.0.1", "127.0.0.2"]  # one look-up a call: what it says is what is connected to
 
 
 @pytest.mark.parametrize("host", ["127.0.0.2", "2130706434", "[::ffff:127.0.0.2]", "[::1]"])

@@ -13,6 +13,9 @@ from agentflow.errors import ConflictError, NotFoundError, ValidationError
 from agentflow.events import ToolFinished
 from agentflow_server.gateway.messages import TextPart, UserMessage
 from agentflow_server.gateway.settings import Endpoint, GatewaySettings
+from agentflow_server.kit.clock import ManualClock
+from agentflow_server.resources.knowledge_bases import intake
+from agentflow_server.retrieval.parse import Document
 from agentflow_server.testing import LocalServer, Reply, ScriptedModel, local_server
 
 from tests.server.retrieval import files
@@ -117,10 +120,51 @@ def test_uploads_are_jobs_and_content_is_recognised(client: AgentFlow) -> None:
     client.knowledge_bases.delete(kb.id)
 
 
+def test_metadata_of_known_content_is_taken_over(client: AgentFlow) -> None:
+    kb = client.knowledge_bases.create_from_files(name="Years", files=[part("a.txt", "A plan.")], metadata={"year": 1})
+    job = client.knowledge_bases.upload_documents(kb.id, files=[part("a.txt", "A plan.")], metadata={"year": 2})
+    assert [file.status for file in client.knowledge_bases.wait(job.job_id).files] == ["unchanged"]
+    search = client.knowledge_bases.search
+    assert search(kb.id, query="plan", metadata_filters={"year": 2}).total_results == 1
+    assert search(kb.id, query="plan", metadata_filters={"year": 1}).total_results == 0
+    client.knowledge_bases.delete(kb.id)
+
+
+def test_a_file_that_breaks_off_whoever_reads_it_fails_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database: str
+) -> None:
+    cut = intake._passages
+
+    def poisoned(document: Document, settings: Any) -> Any:
+        if "poison" in document.text():
+            raise RuntimeError("nobody thought of this")
+        return cut(document, settings)
+
+    monkeypatch.setattr(intake, "_passages", poisoned)
+    clock = ManualClock()
+    with local_server(data=tmp_path, clock=clock) as server, server.client() as client:
+        kb = client.knowledge_bases.create_from_files(name="Poisoned", files=[part("a.txt", "The ant.")])
+        files_in = [part("b.txt", "The poison."), part("c.txt", "The cow.")]
+        job_id = client.knowledge_bases.upload_documents(kb.id, files=files_in).job_id
+        turn = 0
+        while (job := client.knowledge_bases.job(job_id)).status in ("queued", "processing"):
+            clock.advance(10)  # its next attempt comes, no lease ends
+            turn += 1
+            bell = client.knowledge_bases.create_from_files(name="Bell", files=[part("x.txt", f"turn {turn}")])
+            assert (bell.status, turn < 100) == ("completed", True)
+        ends = {file.name: (file.status, file.error_code) for file in job.files}
+        assert (job.status, ends) == ("completed", {"b.txt": ("failed", "crashed"), "c.txt": ("completed", None)})
+        assert client.knowledge_bases.search(kb.id, query="cow").documents
+
+
 def test_a_creation_that_is_sent_again_is_answered_the_same(client: AgentFlow) -> None:
     first = client.knowledge_bases.create_from_files(name="Once", files=[part("a.txt", "once")], idempotency_key="k-1")
     again = client.knowledge_bases.create_from_files(name="Once", files=[part("a.txt", "once")], idempotency_key="k-1")
     assert again.id == first.id
+    with pytest.raises(ConflictError, match="Idempotency-Key"):
+        client.knowledge_bases.create_from_files(
+            name="Once", files=[part("a.txt", "once")], metadata={"year": 1}, idempotency_key="k-1"
+        )
     with pytest.raises(ConflictError):
         client.knowledge_bases.create_from_files(id=first.id, name="Twice", files=[part("b.txt", "twice")])
     client.knowledge_bases.delete(first.id)

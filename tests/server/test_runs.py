@@ -1,8 +1,12 @@
 """Runs: de-duplication, views, tools, structured output, limits, cancellation, queueing, compaction."""
 
 import asyncio
+import sqlite3
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -307,6 +311,25 @@ def test_conversations_that_memory_has_no_room_for_are_read_again(monkeypatch: p
                 conversation.send(f"turn {turn} of {number}", options={"model": "test/m"})
                 said = [message for message in model.requests[-1].messages if isinstance(message, UserMessage)]
                 assert [str(message.parts[-1]).count(f"of {number}") for message in said] == [1] * (turn + 1)
+
+
+@pytest.mark.embedded
+def test_a_packed_run_resumes_anywhere(tmp_path: Path) -> None:
+    with local_server(data=tmp_path) as server, server.client() as client:
+        agent_id = client.agents.by_name("MainAgent").id
+        told = list(
+            client.agents.stream(agent_id=agent_id, message="[[words 200]] [[delay 2]]", options={"verbose": True})
+        )
+        deadline = time.monotonic() + 30
+        with closing(sqlite3.connect(tmp_path / "agentflow.db")) as connection:
+            while not connection.execute("SELECT COUNT(*) FROM events WHERE type = 'packed'").fetchone()[0]:
+                assert time.monotonic() < deadline
+            assert connection.execute("SELECT COUNT(*) FROM events").fetchone()[0] < len(told) / 5
+        run_id = told[-1].content["run_id"]
+        assert list(client.runs.stream(run_id, verbose=True)) == told
+        for place in (1, len(told) // 2, len(told) - 4):
+            resumed = client.runs.stream(run_id, last_event_id=str(told[place].seq), verbose=True)
+            assert list(resumed) == told[place + 1 :]
 
 
 def test_a_restart_keeps_everything(tmp_path: Any) -> None:

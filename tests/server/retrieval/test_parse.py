@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,34 @@ async def test_html_keeps_content_only(parser: Parser, tmp_path: Path) -> None:
     assert "evil" not in loose.text()
 
 
+async def test_html_without_marks_of_its_parts_keeps_headings_and_tables(parser: Parser, tmp_path: Path) -> None:
+    prose = f"<p>The okapi eats leaves. {'It stands in the wood and is seen by nobody. ' * 6}</p>"
+    table = "<table><tr><th>animal</th><th>kg</th></tr><tr><td>okapi</td><td>250</td></tr></table>"
+    nav = '<nav><a href="/">Home</a></nav><footer>Imprint</footer>'
+    for number, body in enumerate((f"<h1>Okapi</h1>{prose}<h2>Figures</h2>{table}", f"<h2>Figures</h2>{table * 9}")):
+        page = await read(parser, tmp_path, f"page{number}.html", f"<html><body>{nav}{body}</body></html>")
+        assert ("heading", 2, "Figures") in outline(page)
+        assert "| okapi | 250 |" in [line for block in page.blocks if block.kind == "table" for line in
+                                     block.text.split("\n")]  # fmt: skip
+        assert not {"Home", "Imprint"} & set(page.text().split())
+
+
+@pytest.mark.parametrize("frame", ["{}", "<article>{}</article>", "<table><tr><td>Shop</td><td>{}</td></tr></table>"])
+async def test_of_a_page_with_much_around_it_the_main_content_is_kept(
+    parser: Parser, tmp_path: Path, frame: str
+) -> None:
+    around = "".join(f'<div class="menu"><a href="/{n}">Offer {n}</a></div>' for n in range(200))
+    prose = "".join(f"<p>The okapi number {n} eats leaves, and is seen by nobody in its wood.</p>" for n in range(9))
+    table = "<table><tr><th>animal</th><th>kg</th></tr><tr><td>okapi</td><td>250</td></tr></table>"
+    content = frame.format(f"<h1>Okapi</h1>{prose}<h2>Figures</h2>{table}<pre>weigh(okapi)</pre>")
+    page = await read(parser, tmp_path, "shop.html", f"<html><body>{around}{content}</body></html>")
+    assert "The okapi number 8" in page.text()
+    assert "Offer 150" not in page.text()
+    assert {"Okapi", "Figures"} <= {block.text for block in page.blocks if block.kind == "heading"}
+    assert [block.text.split("\n")[-1] for block in page.blocks if block.kind == "table"] == ["| okapi | 250 |"]
+    assert "weigh(okapi)" in [block.text for block in page.blocks if block.kind == "code"]
+
+
 async def test_markdown_code_and_mail(parser: Parser, tmp_path: Path) -> None:
     source = "---\ntitle: Handbook\n---\n# One *more*\ntext\n\n- a\n- b\n\n```py\nx = 1\n```\n\n|a|b|\n|-|-|\n|1|2|\n"
     book = await read(parser, tmp_path, "book.md", source)
@@ -104,6 +133,33 @@ async def test_markdown_code_and_mail(parser: Parser, tmp_path: Path) -> None:
     assert "ann@example.com" in mail.text()
     assert "is on its way" in mail.text()
     assert "x()" not in mail.text()
+
+
+async def test_mail_of_two_kinds_keeps_headings_and_tables(parser: Parser, tmp_path: Path) -> None:
+    message = EmailMessage()
+    message["Subject"] = "Order 77"
+    message.set_content("The order in plain words.")
+    message.add_alternative(
+        "<html><body><h2>Your order</h2><p>Thanks for it, dear Bob, we have it here and send it soon.</p><table><tr>"
+        "<th>item</th><th>qty</th></tr><tr><td>valve</td><td>5</td></tr></table></body></html>",
+        subtype="html",
+    )
+    message.add_attachment(b"%PDF-1.4", maintype="application", subtype="pdf", filename="bill.pdf")
+    order = await read(parser, tmp_path, "order.eml", bytes(message))
+    kinds = [block.kind for block in order.blocks]
+    assert ("heading", 2, "Your order") in outline(order)
+    assert "table" in kinds
+    assert "plain words" not in order.text()
+    assert order.warnings == ["attachments are not read: bill.pdf"]
+    bare = EmailMessage()
+    bare.set_content("All of it is told in plain words here, and at some length, as it should be.")
+    bare.add_alternative("<html><body><p>See the plain text.</p></body></html>", subtype="html")
+    assert "at some length" in (await read(parser, tmp_path, "bare.eml", bytes(bare))).text()
+
+
+async def test_half_a_surrogate_is_no_text(parser: Parser, tmp_path: Path) -> None:
+    book = '{"cells": [{"cell_type": "markdown", "source": ["a \\ud800 b"]}], "metadata": {}}'
+    assert (await read(parser, tmp_path, "book.ipynb", book)).text() == "a ? b"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])

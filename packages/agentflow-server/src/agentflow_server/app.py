@@ -178,9 +178,9 @@ def create_server(
     contributors += [KnowledgeContributor(knowledge), MemoryContributor(memory)]
     attachments = holders["attachments"] = _attachments(settings, ground, parser, contributors)
     resolvers = Resolvers(maker, Planning(), KnowledgeTools(knowledge))
-    engine = Engine(db, log, gateway, resolvers, Histories(db), worker, clock, _followers(clock, settings))
-    runner = _runner(settings, engine, attachments)
-    control = Control(db, worker, clock)
+    histories, followers = Histories(db), _followers(clock, settings)
+    engine = Engine(db, log, ground.packer, gateway, resolvers, histories, worker, clock, followers)
+    runner, control = _runner(settings, engine, attachments), Control(db, worker, clock)
     conversations = holders["conversations"] = ConversationsService(db, clock, tail, control, gateway, agents)
     subagents = SubagentsService(db, clock, agents)
     core = _Core(settings, engine, runner, control, tail, resolvers, contributors, blocks, conversations)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from agentflow_server.eventlog import Hub
 from agentflow_server.eventlog.catchup import CatchUp
+from agentflow_server.eventlog.packing import Packer
 from agentflow_server.jobs import Worker, ledger
 from agentflow_server.kit.clock import Clock
 from agentflow_server.kit.ids import new_id
@@ -27,6 +28,7 @@ class Ground:
     hub: Hub
     worker: Worker
     catch_up: CatchUp
+    packer: Packer
     blobs: BlobStorage
 
     async def begin(self) -> None:
@@ -35,6 +37,7 @@ class Ground:
         self.worker.start()
         self.signals.start(self._look_again)
         self.catch_up.start()
+        self.packer.start()
         await self.blobs.begin()
 
     def _look_again(self) -> None:
@@ -44,6 +47,7 @@ class Ground:
     async def stop(self, patience: float) -> None:
         await self.worker.stop(patience)
         await self.catch_up.stop()
+        await self.packer.stop()
         await self.blobs.stop()
 
     async def close(self) -> None:
@@ -66,4 +70,4 @@ def open_ground(settings: Settings, clock: Clock | None) -> Ground:
     hub = Hub(signals)
     worker = Worker(db, clock, signals, lease_seconds=settings.lease_seconds, owner=process, claims=settings.run_jobs)
     blobs = BlobStorage(db, clock, store, settings.data / "incoming")
-    return Ground(db, unlock, clock, signals, hub, worker, CatchUp(db, hub, clock), blobs)
+    return Ground(db, unlock, clock, signals, hub, worker, CatchUp(db, hub, clock), Packer(db), blobs)

@@ -4,10 +4,13 @@ Order of things: subscribe, read the table, then listen; so nothing falls betwee
 its number.
 """
 
+from itertools import islice
+
 from agentflow_server.eventlog.events import StoredEvent
 from agentflow_server.eventlog.hub import Accept, Hub
+from agentflow_server.eventlog.packing import unpacked
 from agentflow_server.eventlog.runs import RunHeader
-from agentflow_server.storage import Database, Row, Tx
+from agentflow_server.storage import Database, Tx
 
 _PAGE = 500
 _READ = (
@@ -16,14 +19,10 @@ _READ = (
 )
 
 
-def _event(row: Row) -> StoredEvent:
-    return StoredEvent(row["seq"], row["type"], row["call_id"], row["root_call_id"], bytes(row["data"]))
-
-
 def read_events(tx: Tx, conversation_id: str, after: int, limit: int = _PAGE) -> list[StoredEvent]:
     """The events behind number `after`, in order. `tx` is bound to the tenant."""
     rows = tx.all(_READ, {"conversation": conversation_id, "after": after, "limit": limit})
-    return [_event(row) for row in rows]
+    return list(islice((event for event in unpacked(rows) if event.seq > after), limit))
 
 
 class Reader:
@@ -115,7 +114,7 @@ def milestones(tx: Tx, conversation_id: str) -> list[StoredEvent]:
         " AND conversation_id = :conversation AND type IN ('start', 'end', 'error') ORDER BY seq",
         {"conversation": conversation_id},
     )
-    return [_event(row) for row in rows]
+    return list(unpacked(rows))
 
 
 def read_run(tx: Tx, run: RunHeader) -> list[StoredEvent]:
@@ -125,7 +124,7 @@ def read_run(tx: Tx, run: RunHeader) -> list[StoredEvent]:
         " AND conversation_id = :conversation AND seq >= :first AND root_call_id = :root ORDER BY seq",
         {"conversation": run.conversation_id, "first": run.first_seq, "root": run.root_call_id},
     )
-    return [_event(row) for row in rows]
+    return list(unpacked(rows))
 
 
 def last_of(tx: Tx, conversation_id: str, call_id: str, type_: str) -> StoredEvent | None:
@@ -135,7 +134,7 @@ def last_of(tx: Tx, conversation_id: str, call_id: str, type_: str) -> StoredEve
         " AND conversation_id = :conversation AND call_id = :call AND type = :type ORDER BY seq DESC LIMIT 1",
         {"conversation": conversation_id, "call": call_id, "type": type_},
     )
-    return _event(row) if row else None
+    return next(unpacked([row])) if row else None
 
 
 def end_of(run: RunHeader) -> Accept:

@@ -46,8 +46,7 @@ async def resolve_public(host: str, port: int, *, allow_private: bool = False) -
     Raises:
         ForbiddenAddressError: one is not. OSError: the name cannot be resolved.
     """
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.to_thread(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     if not allow_private:
         for address in addresses:

@@ -145,11 +145,13 @@ class _Meant:
 async def _wanted(question: Question, scores: Mapping[int, float], meant: _Meant) -> tuple[list[int], dict[int, float]]:
     """The passages that may be chosen, best first, and their cosines."""
     numbers = sorted(scores, key=lambda number: -scores[number])
+    cosines: dict[int, float] = {}
     if question.threshold is not None:
-        numbers = _above(numbers, scores, await meant.cosines(numbers), question.threshold)
+        cosines = await meant.cosines(numbers)
+        numbers = _above(numbers, scores, cosines, question.threshold)
     if not question.freshness_boost:
         numbers = numbers[: question.limit if question.mmr_lambda is None else question.most_diverse]
-    return numbers, await meant.cosines(numbers)
+    return numbers, cosines or await meant.cosines(numbers)
 
 
 async def _by_words(

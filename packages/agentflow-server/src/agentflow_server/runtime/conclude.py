@@ -128,6 +128,8 @@ class Conclusion:
             wake_next(tx, context.run, now)
 
         events = await self._emitter.send(drafts, unit)
+        if context.run.is_root or context.plan.background:
+            engine.packer.add(context.run)
         telemetry.runs.labels(status).inc()
         return [event.seq for event in events]
 

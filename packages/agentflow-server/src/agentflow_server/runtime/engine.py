@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentflow_server.eventlog import EventLog
+from agentflow_server.eventlog.packing import Packer
 from agentflow_server.eventlog.runs import RunHeader
 from agentflow_server.gateway import Gateway
 from agentflow_server.jobs import Worker
@@ -29,6 +30,7 @@ class Engine:
 
     db: Database
     log: EventLog
+    packer: Packer
     gateway: Gateway
     resolver: ToolResolver
     histories: Histories

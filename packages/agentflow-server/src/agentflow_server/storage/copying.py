@@ -40,10 +40,7 @@ def copy_database(source: Settings, url: str) -> dict[str, int]:
             target.execute("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0")
             with target.transaction():
                 target.execute("SET LOCAL app.every_tenant = 'on'")
-                return {
-                    table: _copy_vectors(rows, target) if table == pgvector.TABLE else _copy(rows, target, table, names)
-                    for table, names in _tables(target).items()
-                }
+                return {table: _checked(rows, target, table, names) for table, names in _tables(target).items()}
         finally:
             rows.close()
 
@@ -61,9 +58,17 @@ def _tables(target: "Connection[DictRow]") -> dict[str, list[str]]:
     return tables
 
 
-def _copy(source: sqlite3.Connection, target: "Connection[DictRow]", table: str, columns: list[str]) -> int:
+def _checked(source: sqlite3.Connection, target: "Connection[DictRow]", table: str, columns: list[str]) -> int:
     if _count(target, table):
         raise SettingsError(f"the database holds data already (in {table}): copy into an empty one")
+    copied = _copy_vectors(source, target) if table == pgvector.TABLE else _copy(source, target, table, columns)
+    found = _count(target, table)
+    if found != copied:
+        raise SettingsError(f"{table}: {copied} rows were copied, {found} arrived; nothing was kept")
+    return copied
+
+
+def _copy(source: sqlite3.Connection, target: "Connection[DictRow]", table: str, columns: list[str]) -> int:
     there = {row[1] for row in source.execute(f'PRAGMA table_info("{table}")')}
     if not there:
         return 0
@@ -78,21 +83,12 @@ def _copy(source: sqlite3.Connection, target: "Connection[DictRow]", table: str,
         while batch := cast("list[tuple[Any, ...]]", rows.fetchmany(_BATCH)):
             cursor.executemany(insert, batch)
             copied += len(batch)
-    found = _count(target, table)
-    if found != copied:
-        raise SettingsError(f"{table}: {copied} rows were copied, {found} arrived; nothing was kept")
     return copied
 
 
 def _copy_vectors(source: sqlite3.Connection, target: "Connection[DictRow]") -> int:
-    if _count(target, pgvector.TABLE):
-        raise SettingsError(f"the database holds data already (in {pgvector.TABLE}): copy into an empty one")
     with target.cursor() as cursor:
-        copied = pgvector.spread(cursor, source.execute(pgvector.SEGMENTS))
-    found = _count(target, pgvector.TABLE)
-    if found != copied:
-        raise SettingsError(f"{pgvector.TABLE}: {copied} vectors were copied, {found} arrived; nothing was kept")
-    return copied
+        return pgvector.spread(cursor, source.execute(pgvector.SEGMENTS))
 
 
 def _count(target: "Connection[DictRow]", table: str) -> int:

@@ -2,8 +2,9 @@
 
 from datetime import datetime
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from agentflow.types.base import Page, RequestModel, ResponseModel
 
@@ -45,6 +46,16 @@ class CrawlSettings(KnowledgeBaseSettings):
     website_url: str = Field(min_length=1, max_length=2_000, pattern=r"^https?://")
     max_crawl_depth: int = Field(default=2, ge=0, le=10)
     max_crawl_pages: int = Field(default=20, ge=1, le=1_000)
+
+    @field_validator("website_url")
+    @classmethod
+    def _is_public(cls, url: str) -> str:
+        place = urlsplit(url)
+        if not place.hostname or place.port == 0:
+            raise ValueError("names no host")
+        if place.username is not None or place.password is not None:
+            raise ValueError("has a user name or a password: only what anybody may read is read")
+        return url
 
 
 class KnowledgeBaseUpdate(RequestModel):

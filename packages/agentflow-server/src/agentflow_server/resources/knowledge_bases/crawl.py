@@ -22,7 +22,9 @@ _PAGE_BYTES = 10 * 1024 * 1024
 _LINK_BYTES = 2 * 1024 * 1024
 _ROBOTS_BYTES = 512 * 1024
 _MAX_PAUSE = 10.0
+_PORTS = {"http": ":80", "https": ":443"}
 _MAX_REDIRECTS = 5
+_PAGE_SECONDS = 60.0
 _READABLE = ("text/", "application/xhtml", "application/pdf", "application/json", "application/xml")
 
 
@@ -66,13 +68,13 @@ class Crawler:
             site = _Site(client, self._pause, report)
             waiting = deque([(_normal(start), 0)])
             seen = {_normal(start)}
-            done = 0
-            while waiting and done < max_pages:
+            taken: set[str] = set()
+            while waiting and len(taken) < max_pages:
                 url, depth = waiting.popleft()
-                page = await site.fetch(url)
-                if page is None:
+                page = await site.fetch(url) if url not in taken else None
+                if page is None or page.url in taken:  # several addresses may lead to one page
                     continue
-                done += 1
+                taken.add(page.url)
                 yield page
                 if depth < max_depth and "html" in page.media_type:
                     for link in await asyncio.to_thread(_links, page):
@@ -102,6 +104,8 @@ class _Site:
                 answer = await self._get(url, _PAGE_BYTES, rules.crawl_delay(AGENT))
             except ForbiddenAddressError as error:
                 return self._skip(origin, str(error))
+            except TimeoutError:
+                return self._skip(origin, f"takes longer than {_PAGE_SECONDS:g} s")
             except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
                 return self._skip(origin, f"cannot be fetched: {error or type(error).__name__}")
             if isinstance(answer, str):
@@ -109,14 +113,9 @@ class _Site:
                 if not _same_site(url, origin):
                     return self._skip(origin, f"leads to another site, {url}")
                 continue
-            status, media_type, content = answer
-            if status != 200:
-                return self._skip(origin, f"the site answered {status}")
-            if content is None:
-                return self._skip(origin, f"is larger than {_PAGE_BYTES:,} bytes")
-            if not media_type.startswith(_READABLE):
-                return self._skip(origin, f"{media_type or 'its type'} is not read")
-            return WebPage(url, media_type, content)
+            if (problem := _problem(answer)) is not None:
+                return self._skip(origin, problem)
+            return WebPage(url, answer.media_type, answer.content)
         return self._skip(origin, "redirects without end")
 
     def _skip(self, url: str, reason: str) -> None:
@@ -124,25 +123,32 @@ class _Site:
 
     async def _robots(self, url: str) -> Any:
         """The rules of an address's host; a missing file allows everything, a failing one nothing (RFC 9309, 2.3)."""
-        place = urlsplit(url)
-        host = f"{place.scheme}://{place.netloc}"
+        address = urlsplit(url)
+        host = f"{address.scheme}://{address.netloc}"
         if host not in self._rules:
-            answer = await self._get(f"{host}/robots.txt", _ROBOTS_BYTES, None)
-            text = ""
-            if not isinstance(answer, str):
-                status, _, content = answer
-                text = "User-agent: *\nDisallow: /" if status >= 500 else ""
-                if status == 200 and content is not None:
-                    text = content.decode("utf-8", errors="replace")
+            text, place = "", f"{host}/robots.txt"
+            for _ in range(_MAX_REDIRECTS + 1):
+                answer = await self._get(place, _ROBOTS_BYTES, None)
+                if isinstance(answer, str):
+                    place = urljoin(place, answer)
+                    continue
+                text = "User-agent: *\nDisallow: /" if answer.status in (429, *range(500, 600)) else ""
+                if answer.status == 200:
+                    text = answer.content.decode("utf-8", errors="replace")
+                break
             self._rules[host] = Protego.parse(text)
         return self._rules[host]
 
-    async def _get(self, url: str, limit: int, delay: float | None) -> "str | tuple[int, str, bytes | None]":
-        """Where a redirect leads, or status, type and content; no content if there is more of it than the limit."""
+    async def _get(self, url: str, limit: int, delay: float | None) -> "str | _Answer":
+        """Where a redirect leads, or what came; not more of it than the limit.
+
+        Raises:
+            TimeoutError: it does not come to an end.
+        """
         if self._asked:
             await asyncio.sleep(min(max(self._pause, delay or 0.0), _MAX_PAUSE))
         self._asked = True
-        async with self._client.stream("GET", url) as response:
+        async with asyncio.timeout(_PAGE_SECONDS), self._client.stream("GET", url) as response:
             if response.is_redirect and "location" in response.headers:
                 return response.headers["location"]
             media_type = response.headers.get("content-type", "").split(";")[0].strip().lower()
@@ -150,30 +156,55 @@ class _Site:
             async for piece in response.aiter_bytes():
                 found += piece
                 if len(found) > limit:
-                    return response.status_code, media_type, None
-            return response.status_code, media_type, bytes(found)
+                    return _Answer(response.status_code, media_type, bytes(found[:limit]), whole=False)
+            return _Answer(response.status_code, media_type, bytes(found))
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What a server sent; `whole` unless it was cut off at the limit."""
+
+    status: int
+    media_type: str
+    content: bytes
+    whole: bool = True
+
+
+def _problem(answer: _Answer) -> str | None:
+    """Why a page is not taken."""
+    if answer.status != 200:
+        return f"the site answered {answer.status}"
+    if not answer.whole:
+        return f"is larger than {_PAGE_BYTES:,} bytes"
+    if not answer.media_type.startswith(_READABLE):
+        return f"{answer.media_type or 'its type'} is not read"
+    return None
 
 
 class _Links(HTMLParser):
-    """The addresses that a page links to."""
+    """The addresses that a page links to, and the one that they are relative to."""
 
-    def __init__(self) -> None:
+    def __init__(self, url: str) -> None:
         super().__init__(convert_charrefs=True)
+        self.base = url
         self.found: list[str] = []
+        self._url = url
 
     def handle_starttag(self, tag: str, attrs: "list[tuple[str, str | None]]") -> None:
         given = dict(attrs)
+        if tag == "base" and given.get("href") and self.base == self._url:
+            self.base = urljoin(self._url, given["href"] or "")
         if tag == "a" and given.get("href") and "nofollow" not in (given.get("rel") or ""):
             self.found.append(given["href"] or "")
 
 
 def _links(page: WebPage) -> list[str]:
-    reader = _Links()
+    reader = _Links(page.url)
     reader.feed(page.content[:_LINK_BYTES].decode("utf-8", errors="replace"))
     found: list[str] = []
     for target in reader.found:
         try:
-            url = _normal(urljoin(page.url, target))
+            url = _normal(urljoin(reader.base, target))
         except ValueError:
             continue
         if url.startswith(("http://", "https://")):
@@ -183,9 +214,11 @@ def _links(page: WebPage) -> list[str]:
 
 def _normal(url: str) -> str:
     place = urlsplit(urldefrag(url.strip())[0])
-    return urlunsplit(SplitResult(place.scheme.lower(), place.netloc.lower(), place.path or "/", place.query, ""))
+    scheme, host = place.scheme.lower(), place.netloc.lower()
+    host = host.removesuffix(_PORTS.get(scheme, ":"))
+    return urlunsplit(SplitResult(scheme, host, place.path or "/", place.query, ""))
 
 
 def _same_site(url: str, start: str) -> bool:
-    one, other = urlsplit(url), urlsplit(start)
-    return one.netloc.removeprefix("www.") == other.netloc.lower().removeprefix("www.")
+    one, other = urlsplit(_normal(url)), urlsplit(_normal(start))
+    return one.netloc.removeprefix("www.") == other.netloc.removeprefix("www.")

@@ -24,12 +24,16 @@ from agentflow_server.retrieval.chunk import Passage, chunk
 from agentflow_server.retrieval.embedding import EmbeddingUnavailableError
 from agentflow_server.retrieval.index import Entry, SearchIndex, embedded_text
 from agentflow_server.retrieval.parse import Document, ParseError, Parser
+from agentflow_server.retrieval.parse.detect import MEDIA_TYPES
 from agentflow_server.storage import Database, Tx
 from agentflow_server.storage.blobs import BlobRef, BlobStorage
 
 INGEST, CRAWL, REFRESH = "kb_ingest", "kb_crawl", "kb_refresh"
 _QUEUE = "knowledge"
+_SHEETS = MEDIA_TYPES["xlsx"]  # each has a name of its own
 _AT_ONCE = 64
+_TRIES = 5
+_ALWAYS = 1_000_000
 _ENDINGS = {"text/html": ".html", "application/xhtml+xml": ".html", "application/pdf": ".pdf", "text/markdown": ".md"}
 
 
@@ -84,22 +88,32 @@ class Intake:
         for upload in uploads:
             self._add_file(tx, kb, job, upload)
         store.insert_job(tx, job)
-        ledger.enqueue(tx, NewJob(tenant, kind, _QUEUE, {"kb": kb, "user": user_id}, job.id), now)
+        payload = {"kb": kb, "user": user_id}
+        ledger.enqueue(tx, NewJob(tenant, kind, _QUEUE, payload, job.id, max_attempts=_ALWAYS), now)
         return job
 
-    def _add_file(self, tx: Tx, kb: str, job: JobRecord, upload: Upload) -> FileRecord | None:
+    def _add_file(self, tx: Tx, kb: str, job: JobRecord, upload: Upload) -> None:
         self.blobs.use(tx, upload.blob)
         known = store.file_by_digest(tx, kb, upload.blob.digest)
         if known is not None:
-            job.data["unchanged"].append({"id": known.id, "name": upload.name, "chunks": known.chunks})
-            return None
+            self._recognise(tx, job, known, upload)
+            return
         before = store.files_by_name(tx, kb, upload.name)
         now = self._clock.micros()
         data: Data = {"metadata": upload.metadata, "replaces": [file.id for file in before]}
         name, blob = upload.name, upload.blob
         file = FileRecord(new_id(), kb, name, blob.digest, blob.size, "queued", now, data, job.id, 0, now)
         store.insert_file(tx, file)
-        return file
+
+    def _recognise(self, tx: Tx, job: JobRecord, known: FileRecord, upload: Upload) -> None:
+        """Note content that is there already; metadata that came with it is taken over."""
+        if known.name == upload.name:
+            if known.job_id == job.id:  # a crawl that was interrupted comes by again
+                return
+            if upload.metadata and upload.metadata != known.data.get("metadata"):
+                store.update_file(tx, replace(known, data=known.data | {"metadata": upload.metadata}))
+        entry = {"id": known.id, "name": upload.name, "chunks": known.chunks}
+        job.data["unchanged"] = [one for one in job.data["unchanged"] if one["name"] != upload.name] + [entry]
 
     async def wait(self, tenant: str, job_id: str, seconds: float) -> None:
         """Until a job has ended, in whatever process, but not longer."""
@@ -136,14 +150,38 @@ class Intake:
         record = await db.read(lambda tx: store.job_by_id(tx, job.id))
         if base is None or record is None or record.status == "cancelled":
             return
+        tries = await self._tried(job)
         if job.kind == REFRESH and not record.data.get("begun"):
             base = await self._empty(job, base, record)
         if job.kind == CRAWL and not record.data.get("crawled"):
-            await self._crawl(job, base, record)
+            if tries > _TRIES:
+                told = f"reading the site was broken off {tries} times"
+                await self._crawled(job, record, [(record.data["url"], told)])
+            else:
+                await self._crawl(job, base, record)
         for file in await db.scan(lambda tx: store.files_of_job(tx, job.id)):
             if file.status in store.WAITING:
-                await self._file(job, base, file)
+                await self._file(job, base, file, tries if file.status == "processing" else 0)
         await self._finish(job)
+
+    async def _tried(self, job: Job) -> int:
+        """How often the job was taken up where it is now: it gets no further, or takes the process with it."""
+
+        def unit(tx: Tx) -> int:
+            ledger.check_fence(tx, job)
+            record = store.job_by_id(tx, job.id)
+            if record is None:
+                return 0
+            files = store.files_of_job(tx, job.id)
+            place = [len(files), sum(file.chunks for file in files), sum(file.status == "failed" for file in files)]
+            place += [sum(file.status == "completed" for file in files)]
+            before = record.data.get("tried", {})
+            tries = before["times"] + 1 if before.get("place") == place else 0
+            data = record.data | {"tried": {"place": place, "times": tries}}
+            store.update_job(tx, job.id, record.status, data, record.updated_at)
+            return tries
+
+        return await self._db.tenant(job.tenant).write(unit)
 
     async def _finish(self, job: Job) -> None:
         def unit(tx: Tx) -> None:
@@ -192,11 +230,14 @@ class Intake:
         )
         async for page in pages:
             await self._add_page(job, base.id, page)
-        skipped = [{"url": url, "reason": reason} for url, reason in report.skipped[:200]]
+        await self._crawled(job, record, report.skipped[:200])
+
+    async def _crawled(self, job: Job, record: JobRecord, left_out: Sequence[tuple[str, str]]) -> None:
+        skipped = [{"url": url, "reason": reason} for url, reason in left_out]
 
         def change(tx: Tx) -> None:
             now = store.job_by_id(tx, job.id)
-            known = now.data if now is not None else data
+            known = now.data if now is not None else record.data
             store.update_job(
                 tx, job.id, "processing", known | {"crawled": True, "skipped": skipped}, self._clock.micros()
             )
@@ -221,8 +262,12 @@ class Intake:
         finally:
             await self.blobs.drop(job.tenant, [blob])
 
-    async def _file(self, job: Job, base: BaseRecord, file: FileRecord) -> None:
-        """Bring one file in; a file that cannot be read fails alone."""
+    async def _file(self, job: Job, base: BaseRecord, file: FileRecord, tries: int) -> None:
+        """Bring one file in; a file that cannot be read fails alone, also one that breaks off whoever reads it."""
+        if tries > _TRIES:
+            told = f"bringing it in was broken off {tries} times; the server's log says why"
+            await self._fail(job, file, told, "crashed")
+            return
         try:
             await self._write(job, lambda tx: self._change(tx, file, status="processing"))
             async with self.blobs.local(job.tenant, file.digest) as path:
@@ -240,7 +285,7 @@ class Intake:
         except FileNotFoundError:
             await self._fail(job, file, "the stored file is missing", "missing")
         except EmbeddingUnavailableError as error:
-            if job.attempts < job.max_attempts:
+            if job.attempts < _TRIES:
                 raise
             await self._fail(job, file, str(error), "embedding_unavailable")
         except FileGoneError:
@@ -274,7 +319,7 @@ class Intake:
 
     def _change(self, tx: Tx, file: FileRecord, *, data: Data | None = None, **fields: Any) -> FileRecord:
         current = store.file_by_id(tx, file.kb_id, file.id)
-        if current is None:
+        if current is None or current.job_id != file.job_id:  # or a later job has taken it over
             raise FileGoneError(file.id)
         changed = replace(current, data=current.data | (data or {}), updated_at=self._clock.micros(), **fields)
         store.update_file(tx, changed)
@@ -317,6 +362,6 @@ def _passages(document: Document, settings: Data) -> list[Passage]:
 
 
 def _title(document: Document, file: FileRecord) -> str:
-    first = document.blocks[0] if document.blocks else None
+    first = document.blocks[0] if document.blocks and document.media_type != _SHEETS else None
     heading = first.text if first is not None and first.kind == "heading" else None
-    return (document.title or heading or PurePath(file.name).stem)[:300]
+    return (document.title or heading or PurePath(file.name).stem).replace("\0", "")[:300]

@@ -1,5 +1,6 @@
 """Knowledge bases: made, filled, searched. Called by routes, by the agents room, by plans of runs and by the tool."""
 
+import json
 from collections.abc import AsyncIterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -97,7 +98,7 @@ class KnowledgeBasesService:
 
         def read(tx: Tx) -> tuple[list[KnowledgeBase], int]:
             found, total = store.page_of_bases(tx, limit=limit, offset=offset)
-            return [_base_model(tx, base) for base in found], total
+            return _base_models(tx, found), total
 
         bases, total = await self._db.tenant(caller.tenant).read(read)
         return KnowledgeBasePage(knowledge_bases=bases, total=total, limit=limit, offset=offset)
@@ -132,7 +133,7 @@ class KnowledgeBasesService:
 
         def read(tx: Tx) -> "list[KnowledgeBase]":
             found = store.bases_by_id(tx, ids)
-            return [_base_model(tx, found[kb]) for kb in ids if kb in found]
+            return _base_models(tx, [found[kb] for kb in ids if kb in found])
 
         return await self._db.tenant(caller.tenant).read(read)
 
@@ -160,7 +161,7 @@ class KnowledgeBasesService:
                 )
                 return f"{base.id} {job.id}"
 
-            body = f"{wanted.model_dump_json()} {sorted((one.name, one.blob.digest) for one in uploads)}"
+            body = f"{wanted.model_dump_json()} {_told(uploads)}"
             return once(tx, user_id=caller.user_id, key=key, body=body, now=now, work=work)
 
         kb, job_id = (await self._db.tenant(caller.tenant).write(unit)).split(" ")
@@ -213,7 +214,7 @@ class KnowledgeBasesService:
 
         def unit(tx: Tx) -> IngestJob:
             _required(tx, kb)
-            body = f"{kb} {sorted((one.name, one.blob.digest) for one in uploads)}"
+            body = f"{kb} {_told(uploads)}"
             work = lambda: self._intake.begin(tx, caller.tenant, caller.user_id, kb, uploads).id  # noqa: E731
             job_id = once(tx, user_id=caller.user_id, key=key, body=body, now=now, work=work)
             return _job_model(tx, _required_job(tx, job_id))
@@ -384,6 +385,11 @@ class KnowledgeBasesService:
         return found
 
 
+def _told(uploads: Sequence[Upload]) -> str:
+    """What is sent, for telling a request that is sent again from another one."""
+    return json.dumps(sorted((one.name, one.blob.digest, json.dumps(one.metadata, sort_keys=True)) for one in uploads))
+
+
 def _small(uploads: Sequence[Upload]) -> bool:
     return len(uploads) <= _SMALL_FILES and sum(one.blob.size for one in uploads) <= _SMALL_BYTES
 
@@ -413,10 +419,19 @@ def _required_job(tx: Tx, job_id: str) -> JobRecord:
 
 
 def _base_model(tx: Tx, base: BaseRecord) -> KnowledgeBase:
+    return _base_models(tx, [base])[0]
+
+
+def _base_models(tx: Tx, bases: Sequence[BaseRecord]) -> list[KnowledgeBase]:
+    vectors = "pgvector" if pgvector.is_there(tx) else "embedded"
+    return [_described(tx, base, vectors) for base in bases]
+
+
+def _described(tx: Tx, base: BaseRecord, vectors: str) -> KnowledgeBase:
     files, chunks, waiting = store.counts(tx, base.id)
     data = base.data
     configuration = {name: data[name] for name in ("chunk_size", "overlap_percentage", "chunking_strategy")}
-    configuration["vector_db_type"] = "pgvector" if pgvector.is_there(tx) else "embedded"
+    configuration["vector_db_type"] = vectors
     configuration["embedding_model"] = base.embedder or NONE
     return KnowledgeBase(
         id=base.id, name=data["name"], description=data.get("description"), tags=data.get("tags") or [],

@@ -90,8 +90,8 @@ def _work(task: dict[str, Any]) -> None:
     limits = ParseLimits(**task["limits"])
     _bound(limits)
     answer = _answer(Path(task["path"]), task["name"], limits)
-    with Path(task["out"]).open("w") as file:
-        json.dump(answer, file)
+    with Path(task["out"]).open("w", encoding="utf-8", errors="replace") as file:
+        json.dump(answer, file, ensure_ascii=False)  # half a surrogate is no text: it becomes a question mark
 
 
 def serve() -> None:

@@ -3,6 +3,7 @@
 Standard library only: the process that reads files loads it.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -78,12 +79,21 @@ class Document:
 
 
 class Collector:
-    """Gathers the blocks of a document and refuses one that has too much text."""
+    """Gathers the blocks of a document and refuses one that has too much text. `chars`: how much there is."""
 
     def __init__(self, limits: ParseLimits) -> None:
         self.blocks: list[Block] = []
-        self._limit = limits.text_chars
-        self._chars = 0
+        self._limits = limits
+        self.chars = 0
+
+    def another(self) -> "Collector":
+        """An empty one with the same bounds, for text that may not be taken."""
+        return Collector(self._limits)
+
+    def extend(self, blocks: Iterable[Block]) -> None:
+        """Take blocks of another one."""
+        for block in blocks:
+            self.add(block.kind, block.text, level=block.level, page=block.page)
 
     def add(self, kind: Kind, text: str, *, level: int = 0, page: int | None = None) -> None:
         """Add a block; blank ones are left out.
@@ -95,9 +105,9 @@ class Collector:
         text = text.replace("\x00", "")
         if not text.strip():
             return
-        self._chars += len(text)
-        if self._chars > self._limit:
-            raise ParseError("too_large", f"the document has more than {self._limit:,} characters of text")
+        self.chars += len(text)
+        if self.chars > (limit := self._limits.text_chars):
+            raise ParseError("too_large", f"the document has more than {limit:,} characters of text")
         self.blocks.append(Block(kind, text, level, page))
 
     def add_table(self, rows: list[list[str]], *, page: int | None = None) -> None:

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Iterator
+from datetime import datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,8 @@ def _add_sheet(title: str, header: list[str], rows: list[list[str]], out: Collec
 def _cell(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, datetime) and value.time() == time():
+        return value.date().isoformat()
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

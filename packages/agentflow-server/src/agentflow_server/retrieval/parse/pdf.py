@@ -41,7 +41,7 @@ def read_pdf(path: Path, out: Collector) -> Document:
         _add_page([line for line in lines if _same(line.text) not in running], number, sizes, out)
     blank = [number for number, lines in enumerate(pages, 1) if not lines]
     if not out.blocks:
-        raise ParseError("no_text", f"the PDF has no text on its {len(pages)} pages: it seems to be a scan")
+        raise ParseError("no_text", f"none of the PDF's pages ({len(pages)}) has text: it seems to be a scan")
     warnings = [f"{len(blank)} of {len(pages)} pages have no text and seem to be scans"] if blank else []
     return Document("application/pdf", out.blocks, pages=len(pages), warnings=warnings, **_about(about))
 
