@@ -3,8 +3,10 @@
 import asyncio
 import base64
 import json
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from agentflow_server.storage.errors import StorageUnavailableError
 from agentflow_server.storage.migrations import HEAD
 from agentflow_server.storage.postgres import PostgresDatabase, connect, translate
 
-from tests.conformance.conftest import Run
+from tests.conformance.conftest import Run, opened
 from tests.postgres import PostgresServer, running_postgres
 
 COUNT = "SELECT COUNT(*) AS n FROM tenants"
@@ -176,6 +178,20 @@ def test_processes_that_start_at_once_upgrade_once(postgres: PostgresServer) -> 
     with connect(url) as connection:
         row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     assert row == {"version_num": HEAD}
+
+
+def test_a_folder_of_a_newer_version_is_worked_on(tmp_path: Path) -> None:
+    async def open_and_add(tenant: str) -> int:
+        async with opened(tmp_path, None) as db:
+            await db.write(lambda tx: add(tx, tenant))
+            return await db.read(count)
+
+    assert asyncio.run(open_and_add("one")) == 1
+    with closing(sqlite3.connect(tmp_path / "agentflow.db")) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.execute("ALTER TABLE tenants ADD COLUMN next INTEGER NOT NULL DEFAULT 1")
+        connection.commit()
+    assert asyncio.run(open_and_add("two")) == 2
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ _KEYS = "test:a2V5IGZvciB0ZXN0cyB0aGF0IGhpZGVzIG5vdGhpbmc="
 
 
 class Process:
-    """`agentflow serve` or `agentflow worker` of a cluster."""
+    """`agentflow serve` or `agentflow worker` of a cluster. `environ`: what it is given when it starts next."""
 
     def __init__(
         self, role: str, url: str | None, data: Path, *, lease: float, log: Path, extra: dict[str, str]
@@ -29,7 +29,7 @@ class Process:
         self.role = role
         self.port = free_port() if role == "serve" else 0
         self._log = log
-        self._environ = {
+        self.environ = {
             **os.environ, "DEV_AUTH_BYPASS": "true", "AGENTFLOW_SECRET_KEYS": _KEYS,
             "AGENTFLOW_LEASE_SECONDS": str(lease), "AGENTFLOW_DATA": str(data), "AGENTFLOW_LOG_LEVEL": "warning",
             "AGENTFLOW_PORT": str(self.port), "AGENTFLOW_DATABASE_CONNECTIONS": "8",
@@ -44,11 +44,11 @@ class Process:
 
     def start(self) -> None:
         program = ["-c", f"from agentflow_server.cli import {self.role}; {self.role}()"]
-        if "MARKS" in self._environ:
+        if "MARKS" in self.environ:
             program = ["-m", "tests.crash.marked", self.role]
         with self._log.open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *program], cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True, env=self._environ
+                [sys.executable, *program], cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True, env=self.environ
             )
 
     def wait_until_ready(self) -> None:

@@ -1,6 +1,7 @@
 """Several processes on one PostgreSQL: any serves any stream, resumes any run, runs any job, hears any cancellation."""
 
 import contextlib
+import shutil
 import signal
 import threading
 import time
@@ -9,10 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import agentflow_server
+import psycopg
 import pytest
 from agentflow import AgentFlow
 from agentflow.errors import UnavailableError
 from agentflow.events import Event, TextDelta
+from agentflow_server.storage.migrations import HEAD
 
 from tests.crash.cluster import Process, running_cluster
 from tests.crash.test_kill import Seen, check
@@ -160,6 +164,81 @@ def test_a_paused_process_cannot_write_when_it_wakes(
         check(second, seen)
         assert list(stream)[-1].seq == seen.events[-1].seq
         check(second, seen)  # and nothing was added to the log
+
+
+NEXT = """
+import sqlalchemy as sa
+from agentflow_server.storage.migrations.tenants import secured
+from alembic import op
+
+revision, down_revision = "9999", "{head}"
+
+
+def upgrade() -> None:
+    for table in ("runs", "events", "jobs", "conversations"):
+        op.add_column(table, sa.Column("next", sa.Integer, nullable=False, server_default="1"))
+    op.create_table("nexts", sa.Column("tenant", sa.Text, primary_key=True), sa.Column("id", sa.Text, primary_key=True))
+    for statement in secured("nexts"):
+        op.execute(statement)
+"""
+
+
+def next_version(folder: Path) -> Path:
+    """Makes a version of the server with one more change of the schema; what to put on the path to start it."""
+    package = Path(agentflow_server.__file__).parent
+    shutil.copytree(package, folder / package.name)
+    migrations = folder / package.name / "storage" / "migrations"
+    (migrations / "versions" / "9999_next.py").write_text(NEXT.format(head=HEAD))
+    source = migrations / "__init__.py"
+    source.write_text(source.read_text().replace(f'HEAD = "{HEAD}"', 'HEAD = "9999"'))
+    return folder
+
+
+def test_versions_are_replaced_process_by_process(postgres: PostgresServer, tmp_path: Path, connect: Connect) -> None:
+    url, newer = postgres.migrated(), next_version(tmp_path / "next")
+
+    def revision() -> str:
+        with psycopg.connect(url) as connection:
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+            assert row is not None
+            return row[0]
+
+    with running_cluster(url, tmp_path, servers=2, workers=1, lease=600.0) as cluster:
+        client = connect(cluster.relay.endpoint)
+        first, second = (connect(endpoint(server)) for server in cluster.servers)
+        agent_id = client.agents.by_name("MainAgent").id
+
+        def replace(process: Process, version: str) -> None:
+            process.stop(signal.SIGTERM)
+            process.environ["PYTHONPATH"] = version
+            process.start()
+            process.wait_until_ready()
+
+        def talk() -> None:
+            """A conversation that goes to and fro between the two servers."""
+            conversation = None
+            for turn, one in enumerate((first, second, first, second), 1):
+                result = one.agents.run(agent_id=agent_id, message=f"turn {turn}", conversation_id=conversation)
+                conversation = result.conversation_id
+                assert one.conversations.messages(conversation or "").total == 2 * turn
+
+        with ThreadPoolExecutor(4) as pool:
+            streams = [stream_of(client, "[[words 400]] [[delay 15]]") for _ in range(4)]
+            futures = [pool.submit(drain, *one) for one in streams]
+            talk()
+            replace(cluster.servers[0], str(newer))
+            assert revision() == "9999"
+            talk()
+            replace(cluster.workers[0], str(newer))
+            replace(cluster.servers[1], str(newer))
+            talk()
+            replace(cluster.servers[0], "")  # and back
+            assert first.system.ready().status == "ok"
+            talk()
+            for future in futures:
+                future.result(60)
+        for one, _ in streams:
+            check(client, one)
 
 
 def test_a_database_that_restarts_costs_nothing(tmp_path: Path, connect: Connect) -> None:

@@ -106,7 +106,7 @@ def upgrade(data: Path | None) -> None:
         upgrade_database(_settings(data=data))
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
-    click.echo(f"The database is at revision {HEAD}.")
+    click.echo(f"The database has the schema of this version, {HEAD}, or a newer one.")
 
 
 @db.command("copy")

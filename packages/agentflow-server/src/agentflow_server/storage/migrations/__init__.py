@@ -1,7 +1,9 @@
 """Schema changes: one alembic script a change, applied in order when the server starts.
 
 `HEAD` is the newest revision. A database that stands there already is not looked at further, so an ordinary start
-does not load the migration library at all; a test keeps `HEAD` in step with the scripts.
+does not load the migration library at all; a test keeps `HEAD` in step with the scripts. One that stands at a newer
+revision is left alone: migrations only add, so an older version works on it (a rolling upgrade,
+a step back).
 """
 
 import sqlite3
@@ -19,7 +21,8 @@ _LOCK = 4_272_011_966_120_417_382
 
 def upgrade_sqlite(path: Path) -> None:
     """Bring the SQLite file up to `HEAD`, creating it if there is none."""
-    if _revision(path) == HEAD:
+    revision = _revision(path)
+    if revision is not None and revision >= HEAD:
         return
     from sqlalchemy import URL, create_engine
 
@@ -35,9 +38,6 @@ def upgrade_sqlite(path: Path) -> None:
 
 def upgrade_postgres(url: str) -> None:
     """Bring a PostgreSQL database up to `HEAD`, and to pgvector. Of processes that start at once one does it.
-
-    A database that stands at a newer revision is left alone: migrations only add, so the older version of a rolling
-    upgrade goes on working beside the newer one.
 
     Raises:
         psycopg.Error: the database cannot be reached or changed.
