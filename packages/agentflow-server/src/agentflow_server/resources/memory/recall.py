@@ -73,6 +73,8 @@ class Indexes:
         index = self._get(tenant, user_id)
         async with index.lock:
             await self._refresh(tenant, user_id, index)
+            if not len(index.entries):  # no reason to load a model
+                return Found([], self.embedder is not None, 0, dict(index.versions))
             sources = [source_of(*block) for block in blocks]
             words, vector = await asyncio.gather(
                 asyncio.to_thread(index.entries.words_of, question), self._vector_of(question)
