@@ -113,7 +113,7 @@ def test_budgets_of_users() -> None:
 def test_a_budget_begins_anew_with_the_month() -> None:
     clock = ManualClock()
     model = ScriptedModel(["word " * 100])
-    with priced(model, clock=clock) as server, server.client() as client:
+    with priced(model, clock=clock, memory_consolidation=False) as server, server.client() as client:
         cost = run(client).cost
         budget = client.usage.set_budget(cost)
         with pytest.raises(BudgetExceededError):
