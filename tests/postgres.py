@@ -130,8 +130,13 @@ class PostgresServer:
                 upgrade_postgres(url)
                 made = url.rsplit("/", 1)[1]
                 connection.execute(SQL("ALTER DATABASE {} RENAME TO {}").format(Identifier(made), Identifier(template)))
-            name = f"test_{next(self._numbers)}"
-            copy = SQL("CREATE DATABASE {} OWNER {} TEMPLATE {} STRATEGY file_copy")
+        return self.copied(template)
+
+    def copied(self, template: str) -> str:
+        """The URL of a new database that is a copy of one nobody uses."""
+        name = f"test_{next(self._numbers)}"
+        copy = SQL("CREATE DATABASE {} OWNER {} TEMPLATE {} STRATEGY file_copy")
+        with self.admin() as connection:
             connection.execute(copy.format(Identifier(name), Identifier(ROLE), Identifier(template)))
         return self.url(name)
 

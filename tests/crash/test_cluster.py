@@ -1,8 +1,10 @@
 """Several processes on one PostgreSQL: any serves any stream, resumes any run, runs any job, hears any cancellation."""
 
 import contextlib
+import os
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ from agentflow.errors import UnavailableError
 from agentflow.events import Event, TextDelta
 from agentflow_server.storage.migrations import HEAD
 
+from tests.crash.backend import COMMAND, free_port
 from tests.crash.cluster import Process, running_cluster
 from tests.crash.test_kill import Seen, check
 from tests.postgres import PostgresServer
@@ -256,5 +259,22 @@ def test_a_database_that_restarts_costs_nothing(tmp_path: Path, connect: Connect
         with pytest.raises(UnavailableError), AgentFlow(endpoint=client.endpoint, max_retries=0) as once:
             once.system.ready()
         assert client.system.health().status == "ok"
+        cluster.servers[0].stop(signal.SIGKILL)
+        cluster.servers[0].start()
+        time.sleep(0.5)  # it meets no database
         own.start()
+        cluster.servers[0].wait_until_ready()
+        assert "waiting for the database" in cluster.log.read_text()
         assert client.system.ready().status == "ok"
+
+
+def test_a_database_that_refuses_or_stays_away_is_told(tmp_path: Path, postgres: PostgresServer) -> None:
+    away = f"postgresql://agentflow@127.0.0.1:{free_port()}/x"
+    for url, told in ((postgres.url("nowhere"), 'database "nowhere" does not exist'), (away, "refused")):
+        environ = {**os.environ, "AGENTFLOW_DATABASE_URL": url, "AGENTFLOW_DATABASE_WAIT_SECONDS": "0.1"}
+        command = [str(COMMAND), "serve", "--data", str(tmp_path), "--port", "0"]
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 1
+        assert "the database cannot be used" in done.stderr
+        assert told in done.stderr
+        assert "Traceback" not in done.stderr

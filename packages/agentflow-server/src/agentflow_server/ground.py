@@ -7,6 +7,7 @@ from agentflow_server.eventlog import Hub
 from agentflow_server.eventlog.catchup import CatchUp
 from agentflow_server.eventlog.packing import Packer
 from agentflow_server.jobs import Worker, ledger
+from agentflow_server.jobs.port import Engine
 from agentflow_server.kit.clock import Clock
 from agentflow_server.kit.ids import new_id
 from agentflow_server.kit.settings import Settings
@@ -34,7 +35,7 @@ class Ground:
     async def begin(self) -> None:
         if self.db.dialect == "sqlite":
             await self.db.write(ledger.abandon_leases)
-        self.worker.start()
+        await self.worker.start()
         self.signals.start(self._look_again)
         self.catch_up.start()
         self.packer.start()
@@ -68,6 +69,18 @@ def open_ground(settings: Settings, clock: Clock | None) -> Ground:
     process = new_id()
     signals = open_signals(db, process)
     hub = Hub(signals)
-    worker = Worker(db, clock, signals, lease_seconds=settings.lease_seconds, owner=process, claims=settings.run_jobs)
+    worker = Worker(
+        db, clock, signals, lease_seconds=settings.lease_seconds, owner=process, claims=settings.run_jobs,
+        engine=_engine(settings, db, clock),
+    )  # fmt: skip
     blobs = BlobStorage(db, clock, store, settings.data / "incoming")
     return Ground(db, unlock, clock, signals, hub, worker, CatchUp(db, hub, clock), Packer(db), blobs)
+
+
+def _engine(settings: Settings, db: Database, clock: Clock) -> Engine | None:
+    """What brings jobs to the worker, if it is not the ledger itself."""
+    if settings.job_engine == "ledger" or settings.database_url is None:
+        return None
+    from agentflow_server.jobs.dbos import DbosEngine
+
+    return DbosEngine(db, clock, settings.database_url.get_secret_value())

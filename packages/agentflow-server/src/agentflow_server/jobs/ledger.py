@@ -7,7 +7,7 @@ distributed locking", 2016).
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,20 +66,29 @@ _INSERT = (
     " ON CONFLICT DO NOTHING"
 )
 _IS_DUE = "((status = 'ready' AND run_at <= :now) OR (status = 'running' AND lease_until < :now))"
-_QUEUES = f"SELECT DISTINCT queue FROM jobs WHERE {_IS_DUE}"  # noqa: S608 - constants
+_KINDS_DUE = f"SELECT DISTINCT queue, kind FROM jobs WHERE {_IS_DUE}"  # noqa: S608 - constants
 # Turn by turn: the first job of every tenant, then the second of each; a tenant's jobs that run already count as turns.
 _DUE = (
     "SELECT due.tenant, due.id FROM (SELECT tenant, id, priority, run_at, ROW_NUMBER() OVER (PARTITION BY tenant"  # noqa: S608
-    f" ORDER BY priority DESC, run_at, id) AS turn FROM jobs WHERE queue = :queue AND {_IS_DUE}) AS due"
+    f" ORDER BY priority DESC, run_at, id) AS turn FROM jobs WHERE queue = :queue AND {{known}} AND {_IS_DUE}) AS due"
     " LEFT JOIN (SELECT tenant, COUNT(*) AS busy FROM jobs WHERE queue = :queue AND status = 'running'"
     " AND lease_until >= :now GROUP BY tenant) AS held ON held.tenant = due.tenant"
     " ORDER BY due.priority DESC, due.turn + COALESCE(held.busy, 0), due.run_at, due.id LIMIT :limit"
 )
+_KNOWN = {
+    "sqlite": "kind IN (SELECT value FROM json_each(:kinds))",
+    "postgresql": "kind = ANY(ARRAY(SELECT json_array_elements_text(CAST(:kinds AS json))))",
+}
 _LOCK = "SELECT 1 AS ok FROM jobs WHERE tenant = :tenant AND id = :id FOR UPDATE SKIP LOCKED"
 _TAKE = (
     "UPDATE jobs SET status = 'running', lease_owner = :owner, lease_until = :lease, fence = fence + 1,"  # noqa: S608
     f" attempts = attempts + 1, updated_at = :now WHERE tenant = :tenant AND id = :id AND queue = :queue AND {_IS_DUE}"
     " RETURNING tenant, id, kind, queue, payload, fence, attempts, max_attempts, run_at"
+)
+_TAKE_ANNOUNCED = (
+    "UPDATE jobs SET status = 'running', lease_owner = :owner, lease_until = :lease, fence = fence + 1,"
+    " attempts = attempts + 1, updated_at = :now WHERE tenant = :tenant AND id = :id AND fence = :fence"
+    " AND status = 'ready' RETURNING tenant, id, kind, queue, payload, fence, attempts, max_attempts, run_at"
 )
 _OWNED = "tenant = :tenant AND id = :id AND fence = :fence AND status = 'running'"
 
@@ -120,18 +129,22 @@ def born_claimed(job: NewJob) -> Job:
     return Job(job.tenant, job.id, job.kind, job.queue, job.payload, 1, 1, job.max_attempts)
 
 
-def due_queues(tx: Tx, now: int) -> set[str]:
-    """The queues in which a job may be claimed now."""
-    return {row["queue"] for row in tx.all(_QUEUES, {"now": now})}
+def due(tx: Tx, now: int) -> set[tuple[str, str]]:
+    """The (queue, kind) of which a job may be claimed now."""
+    return {(row["queue"], row["kind"]) for row in tx.all(_KINDS_DUE, {"now": now})}
 
 
-def claim(tx: Tx, *, queue: str, owner: str, limit: int, now: int, lease_until: int) -> list[Job]:
+def claim(
+    tx: Tx, *, queue: str, kinds: Collection[str], owner: str, limit: int, now: int, lease_until: int
+) -> list[Job]:
     """Take up to `limit` due jobs of a queue for `owner`, turn by turn among tenants. Runs over all tenants.
 
-    A job that another process is just taking, or writing for, is passed over.
+    A job that another process is just taking, or writing for, is passed over; so is one of a kind that is not among
+    `kinds`: a newer version has written it, and will run it.
     """
     claimed: list[Job] = []
-    for due in tx.all(_DUE, {"queue": queue, "now": now, "limit": limit}):
+    wanted = {"queue": queue, "kinds": json.dumps(sorted(kinds)), "now": now, "limit": limit}
+    for due in tx.all(_DUE.format(known=_KNOWN[tx.dialect]), wanted):
         key = {"tenant": due["tenant"], "id": due["id"]}
         if tx.dialect == "postgresql" and tx.one(_LOCK, key) is None:
             continue
@@ -139,6 +152,30 @@ def claim(tx: Tx, *, queue: str, owner: str, limit: int, now: int, lease_until: 
         if row is not None:
             claimed.append(job_of(row))
     return claimed
+
+
+def take(tx: Tx, tenant: str, job_id: str, fence: int, *, owner: str, now: int, lease_until: int) -> Job | None:
+    """Take the one job that was announced as ready with this fence; None if it has been taken or ended since."""
+    key = {"tenant": tenant, "id": job_id, "fence": fence, "owner": owner, "now": now, "lease": lease_until}
+    row = tx.one(_TAKE_ANNOUNCED, key)
+    return None if row is None else job_of(row)
+
+
+def revive(tx: Tx, now: int) -> int:
+    """Make running jobs ready whose workers have been silent for too long; returns how many. Over all tenants."""
+    return tx.execute(
+        "UPDATE jobs SET status = 'ready', lease_owner = NULL, run_at = :now, updated_at = :now"
+        " WHERE status = 'running' AND lease_until < :now",
+        {"now": now},
+    )
+
+
+def keep_due(tx: Tx, before: int, now: int) -> None:
+    """After a clock was set back from `before` to `now`: what was due stays due."""
+    tx.execute(
+        "UPDATE jobs SET run_at = :now WHERE status = 'ready' AND run_at > :now AND run_at <= :before",
+        {"before": before, "now": now},
+    )
 
 
 def next_due(tx: Tx) -> int | None:
@@ -204,20 +241,25 @@ def settle(tx: Tx, job: Job, status: str, now: int, *, result: Any = None, error
 
 
 def park(tx: Tx, job: Job, now: int) -> None:
-    """Let go of a job until `wake`: it waits for an answer, and nobody holds it."""
+    """Let go of a job until `wake`: it waits for an answer, and nobody holds it.
+
+    One whose cancellation was asked for does not wait: a worker comes and ends it.
+    """
     _own(
         tx,
-        f"UPDATE jobs SET status = 'waiting', lease_owner = NULL, updated_at = :now WHERE {_OWNED}",  # noqa: S608
+        "UPDATE jobs SET status = CASE cancel_requested WHEN 1 THEN 'ready' ELSE 'waiting' END, lease_owner = NULL,"  # noqa: S608
+        f" run_at = :now, updated_at = :now WHERE {_OWNED}",
         {**_key(job), "now": now},
     )
 
 
-def release(tx: Tx, job: Job, now: int, *, run_at: int = 0) -> None:
-    """Give a job back to be claimed again: at once, or at `run_at`."""
+def release(tx: Tx, job: Job, now: int, *, run_at: int = 0, unused: bool = False) -> None:
+    """Give a job back to be claimed again: at once, or at `run_at`; if it was not begun, its attempt does not count."""
     _own(
         tx,
-        f"UPDATE jobs SET status = 'ready', lease_owner = NULL, run_at = :run_at, updated_at = :now WHERE {_OWNED}",  # noqa: S608
-        {**_key(job), "run_at": run_at or now, "now": now},
+        "UPDATE jobs SET status = 'ready', lease_owner = NULL, run_at = :run_at, updated_at = :now,"  # noqa: S608
+        f" attempts = attempts - :unused WHERE {_OWNED}",
+        {**_key(job), "run_at": run_at or now, "now": now, "unused": int(unused)},
     )
 
 

@@ -1,32 +1,32 @@
-"""Claims jobs and runs their handlers, with a bound for each queue. One worker a process; started by app.py.
+"""Runs the handlers of jobs, with a bound for each queue. One worker a process; started by app.py.
 
 It decides nothing about a job: the handler settles it inside its own transaction (`Settled`) or returns a result that
 the worker writes. A handler that fails is tried again later, with a growing pause, until its attempts are used up.
+Which jobs it runs, its engine tells it (`jobs.port`).
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Collection, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from agentflow_server.jobs import ledger
+from agentflow_server.jobs.claims import Claims
 from agentflow_server.jobs.ledger import Job, LeaseLostError
+from agentflow_server.jobs.port import Engine, forever
 from agentflow_server.kit import telemetry
 from agentflow_server.kit.clock import SECOND, Clock
 from agentflow_server.kit.ids import new_id
 from agentflow_server.storage import Database
-from agentflow_server.storage.errors import StorageUnavailableError
 from agentflow_server.storage.signals import NoSignals, Signals
 
 logger = logging.getLogger(__name__)
-_IDLE = 5.0
 _PAUSE = 1.0
 _RENEWED_AT_ONCE = 50
-_CLAIMED_AT_ONCE = 50
 _MAX_BACKOFF = 300
 
 
@@ -43,6 +43,7 @@ Handler = Callable[[Job], Awaitable[Any]]
 class _Pool:
     concurrency: int
     running: int = 0
+    kinds: set[str] = field(default_factory=set[str])
 
 
 class Worker:
@@ -52,6 +53,7 @@ class Worker:
         signals: how the workers of other processes hear of work and of cancellations.
         lease_seconds: how long a job stays ours without a sign of life; it is renewed at a third of that.
         claims: whether this process runs jobs at all; if not, it only tells the others of them.
+        engine: what brings it jobs; by default it claims them from the ledger.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Worker:
         lease_seconds: float = 30.0,
         owner: str | None = None,
         claims: bool = True,
+        engine: Engine | None = None,
     ) -> None:
         self._db = db
         self._clock = clock
@@ -70,13 +73,14 @@ class Worker:
         self._claims = claims
         self._rung = False
         self._afterwards: set[asyncio.Future[None]] = set()
-        self._lease = int(lease_seconds * SECOND)
+        self._engine = engine or Claims(db, clock, self._signals)
+        self.lease_seconds = lease_seconds
+        self._looked = (clock.micros(), time.monotonic())
         self.owner = owner or new_id()
         self._handlers: dict[str, Handler] = {}
         self._concluding: set[str] = set()
         self._pools: dict[str, _Pool] = {}
         self._tasks: dict[tuple[str, str], tuple[Job, asyncio.Task[Any]]] = {}
-        self._bell = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
         self.stopping = False
 
@@ -94,6 +98,17 @@ class Worker:
             self._concluding.add(kind)
         pool = self._pools.setdefault(queue, _Pool(concurrency))
         pool.concurrency = max(pool.concurrency, concurrency)
+        pool.kinds.add(kind)
+
+    @property
+    def queues(self) -> dict[str, int]:
+        """The queues of this worker, and how many jobs it runs of each at most."""
+        return {name: pool.concurrency for name, pool in self._pools.items()}
+
+    def kinds(self, queue: str) -> Collection[str]:
+        """The kinds of jobs of a queue that this worker can run."""
+        pool = self._pools.get(queue)
+        return pool.kinds if pool else ()
 
     @property
     def running(self) -> int:
@@ -120,27 +135,55 @@ class Worker:
 
     def lease_until(self) -> int:
         """The end of a lease that begins now."""
-        return self._clock.micros() + self._lease
+        return self._clock.micros() + int(self.lease_seconds * SECOND)
 
-    def start(self) -> None:
-        """Begin to claim, to renew, and to listen."""
-        self._signals.on("jobs", self._bell.set)
+    async def start(self) -> None:
+        """Begin to be given jobs, to renew, and to listen."""
+        self._signals.on("jobs", self._engine.ring)
         self._signals.on("cancel", self._cancel_here)
-        loops = [self._claim_all, self._renew] if self._claims else []
-        if self._claims and self._db.dialect == "postgresql":
+        if not self._claims:
+            return
+        loops = [self._renew_in_time]
+        if self._db.dialect == "postgresql":
             loops.append(self._look_for_cancellations)
-        self._loops = [asyncio.create_task(self._forever(loop)) for loop in loops]
+        self._loops = [asyncio.create_task(forever(loop)) for loop in loops]
+        await self._engine.start(self)
 
     def ring(self) -> None:
         """There may be new work."""
         self._rung = True
-        self._bell.set()
+        self._engine.ring()
         if not self._claims:
             self._signals.send("jobs")
+
+    def was_rung(self) -> bool:
+        """Whether this process has written work since it was last asked."""
+        rung, self._rung = self._rung, False
+        return rung
+
+    async def watch_clock(self) -> int:
+        """The time, once it is certain that a clock which was set does no harm.
+
+        A leap forward must not make the leases of jobs that run here look overdue, nor one back put off what was due.
+        """
+        before, then = self._looked
+        now, ticks = self._clock.micros(), time.monotonic()
+        self._looked = (now, ticks)
+        leap = now - before - int((ticks - then) * SECOND)
+        if leap > self.lease_seconds * SECOND / 3:
+            await self._renew()
+        elif now < before:
+            await self._db.write(lambda tx: ledger.keep_due(tx, before, now), serial=False)
+        return now
 
     def adopt(self, job: Job) -> None:
         """Run a job that was written with this worker as its owner."""
         self._spawn(job)
+
+    def run(self, job: Job) -> asyncio.Task[Any]:
+        """Run a job that was claimed for this worker."""
+        telemetry.waits.labels(job.queue).observe(max(0, self._clock.micros() - job.run_at) / SECOND)
+        return self._spawn(job)
 
     def cancel(self, tenant: str, job_id: str) -> None:
         """Interrupt the handler of a job, wherever it runs."""
@@ -152,8 +195,9 @@ class Worker:
         return running is not None and running[1].cancel()
 
     async def stop(self, timeout: float) -> None:
-        """Claim no more, interrupt every handler, and wait until they have given their jobs to other workers."""
+        """Take no more, interrupt every handler, and wait until they have given their jobs to other workers."""
         self.stopping = True
+        await self._engine.stop()
         for loop in self._loops:
             loop.cancel()
         tasks = [task for _, task in self._tasks.values()]
@@ -165,69 +209,26 @@ class Worker:
         if self._afterwards:
             await asyncio.wait(self._afterwards, timeout=timeout)
         await asyncio.gather(*self._loops, return_exceptions=True)
+        await self._engine.close()
         self._signals.send("jobs")
 
-    async def _forever(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Repeat a step; a database that cannot be used for a while ends nothing."""
-        while True:
-            try:
-                await step()
-            except StorageUnavailableError as error:
-                logger.warning("the worker waits for its database", extra={"reason": error.message})
-                await asyncio.sleep(_PAUSE)
-
-    async def _claim_all(self) -> None:
-        self._bell.clear()
-        rung, self._rung = self._rung, False
-        now = self._clock.micros()
-        due = await self._db.read(lambda tx: ledger.due_queues(tx, now))
-        for queue in due & self._pools.keys():
-            await self._claim(queue)
-        if rung and any(queue not in self._pools or self.free(queue) <= 0 for queue in due):
-            self._signals.send("jobs")  # more than this process can take
-        await self._wait()
-
-    async def _claim(self, queue: str) -> None:
-        with self.places(queue, _CLAIMED_AT_ONCE) as free:
-            if not free:
-                return
-            now = self._clock.micros()
-            jobs = await self._db.write(
-                lambda tx: ledger.claim(
-                    tx, queue=queue, owner=self.owner, limit=free, now=now, lease_until=now + self._lease
-                ),
-                serial=False,
-            )
-            for job in jobs:
-                telemetry.waits.labels(queue).observe(max(0, now - job.run_at) / SECOND)
-                self._spawn(job)
-        if len(jobs) == free:
-            self._bell.set()  # there may be more
-
-    async def _wait(self) -> None:
-        due = await self._db.read(ledger.next_due)
-        ahead = 0 if due is None else due - self._clock.micros()
-        pause = min(_IDLE, ahead / SECOND + 0.001) if ahead > 0 else _IDLE
-        try:
-            async with asyncio.timeout(min(pause, self._lease / SECOND)):
-                await self._bell.wait()
-        except TimeoutError:
-            pass
+    async def _renew_in_time(self) -> None:
+        await asyncio.sleep(self.lease_seconds / 3)
+        await self._renew()
+        if self._db.dialect == "sqlite":
+            await self._cancel_unwanted()
 
     async def _renew(self) -> None:
-        await asyncio.sleep(self._lease / SECOND / 3)
         jobs = [job for job, _ in self._tasks.values()]
         for start in range(0, len(jobs), _RENEWED_AT_ONCE):
             some = jobs[start : start + _RENEWED_AT_ONCE]
-            lease_until = self._clock.micros() + self._lease
+            until = self.lease_until()
             lost = await self._db.write(
-                lambda tx, some=some, until=lease_until: ledger.renew(tx, some, owner=self.owner, lease_until=until),
+                lambda tx, some=some, until=until: ledger.renew(tx, some, owner=self.owner, lease_until=until),
                 serial=False,
             )
             for job in lost:
                 self._cancel_here(job.tenant, job.id)
-        if self._db.dialect == "sqlite":
-            await self._cancel_unwanted()
 
     async def _look_for_cancellations(self) -> None:
         await asyncio.sleep(_PAUSE)
@@ -238,7 +239,7 @@ class Worker:
         for tenant, job_id in await self._db.read(lambda tx: ledger.wanted_gone(tx, self.owner)):
             self._cancel_here(tenant, job_id)
 
-    def _spawn(self, job: Job) -> None:
+    def _spawn(self, job: Job) -> asyncio.Task[Any]:
         key = (job.tenant, job.id)
         self._pools[job.queue].running += 1
         task = asyncio.create_task(self._run(job))
@@ -246,21 +247,20 @@ class Worker:
         began = time.monotonic()
         telemetry.running.set(len(self._tasks))
         task.add_done_callback(lambda done: self._ended(job, done, began))
+        return task
 
     async def _run(self, job: Job) -> None:
-        handler = self._handlers.get(job.kind)
-        if handler is None:
-            raise LookupError(f"no handler for jobs of kind {job.kind!r}")
-        result = await handler(job)
+        result = await self._handlers[job.kind](job)
         if not isinstance(result, Settled):
             await self._db.write(lambda tx: ledger.settle(tx, job, "done", self._clock.micros(), result=result))
 
     def _ended(self, job: Job, done: "asyncio.Task[Any]", began: float) -> None:
         telemetry.jobs.labels(job.kind).observe(time.monotonic() - began)
-        self._tasks.pop((job.tenant, job.id), None)
+        if (held := self._tasks.get((job.tenant, job.id))) is not None and held[1] is done:
+            del self._tasks[(job.tenant, job.id)]
         telemetry.running.set(len(self._tasks))
         self._pools[job.queue].running -= 1
-        self._bell.set()
+        self._engine.ring()
         if done.cancelled():
             self._aftermath(job, None)
         elif (error := done.exception()) is not None and not isinstance(error, LeaseLostError):
@@ -288,7 +288,7 @@ class Worker:
 
     def _written(self, done: "asyncio.Future[None]") -> None:
         self._afterwards.discard(done)
-        self._bell.set()
+        self._engine.ring()
         _forget_lost_lease(done)
 
 

@@ -36,6 +36,11 @@ class Settings(BaseModel):
     database_connections: int = Field(
         default=12, ge=2, le=500, description="AGENTFLOW_DATABASE_CONNECTIONS: PostgreSQL connections of one process"
     )
+    database_wait_seconds: float = Field(
+        default=30.0,
+        ge=0,
+        description="AGENTFLOW_DATABASE_WAIT_SECONDS: how long a start waits for PostgreSQL that cannot be reached yet",
+    )
     blobs_url: str | None = Field(
         default=None, description="AGENTFLOW_BLOBS_URL: s3://bucket/prefix to keep files there and not in the folder"
     )
@@ -243,6 +248,10 @@ class Settings(BaseModel):
     run_jobs: bool = Field(
         default=True, description="AGENTFLOW_RUN_JOBS: whether `serve` runs jobs too, or leaves them to `worker`"
     )
+    job_engine: Literal["ledger", "dbos"] = Field(
+        default="ledger",
+        description="AGENTFLOW_JOB_ENGINE: what brings jobs to workers, the platform's own `ledger` or `dbos`",
+    )
     lease_seconds: float = Field(
         default=30.0, gt=1, description="AGENTFLOW_LEASE_SECONDS: how long a silent worker owns a job"
     )
@@ -285,6 +294,12 @@ class Settings(BaseModel):
                 "AGENTFLOW_RUN_JOBS: the embedded database has one process, which must run the jobs itself;"
                 " set AGENTFLOW_DATABASE_URL to have others do it"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _engine_has_its_database(self) -> Self:
+        if self.job_engine == "dbos" and self.database_url is None:
+            raise ValueError("AGENTFLOW_JOB_ENGINE: dbos works on PostgreSQL only; set AGENTFLOW_DATABASE_URL too")
         return self
 
     @model_validator(mode="after")

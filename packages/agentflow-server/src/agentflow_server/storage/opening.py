@@ -1,10 +1,12 @@
 """Opens the configured database, brought up to the newest schema. Called once, by app.py and the `db` commands."""
 
+import logging
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from agentflow_server.kit.clock import Clock, SharedClock, SystemClock
 from agentflow_server.kit.settings import Settings, SettingsError
@@ -15,6 +17,10 @@ from agentflow_server.storage.sqlite import SqliteDatabase
 
 DATABASE_FILE = "agentflow.db"
 LOCK_FILE = "server.lock"
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+_AGAIN = 0.5
+_SOON = ("starting up", "shutting down", "not yet accepting", "recovery", "terminating connection", "too many")
 
 
 def open_database(settings: Settings) -> tuple[Database, Callable[[], None]]:
@@ -26,7 +32,7 @@ def open_database(settings: Settings) -> tuple[Database, Callable[[], None]]:
     if settings.database_url is not None:
         from agentflow_server.storage.postgres import PostgresDatabase
 
-        url = _upgraded_postgres(settings.database_url.get_secret_value())
+        url = _upgraded_postgres(settings.database_url.get_secret_value(), settings.database_wait_seconds)
         return PostgresDatabase(url, connections=settings.database_connections), _nothing
     path, lock = open_folder(settings)
     return SqliteDatabase(path, synchronous=settings.sqlite_synchronous), lock.close
@@ -39,7 +45,7 @@ def upgrade_database(settings: Settings) -> None:
         SettingsError: as `open_database`.
     """
     if settings.database_url is not None:
-        _upgraded_postgres(settings.database_url.get_secret_value())
+        _upgraded_postgres(settings.database_url.get_secret_value(), settings.database_wait_seconds)
         return
     _, lock = open_folder(settings)
     lock.close()
@@ -51,7 +57,8 @@ def open_clock(settings: Settings) -> Clock:
         return SystemClock()
     from agentflow_server.storage.postgres import ask_time
 
-    return SharedClock(ask_time(settings.database_url.get_secret_value()))
+    url = settings.database_url.get_secret_value()
+    return SharedClock(_patiently(lambda: ask_time(url), settings.database_wait_seconds))
 
 
 def open_signals(db: Database, origin: str) -> Signals:
@@ -68,11 +75,11 @@ def _nothing() -> None:
     """A shared database has no lock to give back."""
 
 
-def _upgraded_postgres(url: str) -> str:
+def _upgraded_postgres(url: str, patience: float) -> str:
     if not url.startswith(("postgresql://", "postgres://")):
         raise SettingsError("AGENTFLOW_DATABASE_URL: must begin with postgresql://")
     try:
-        import psycopg
+        import psycopg  # pyright: ignore[reportUnusedImport] # noqa: F401
     except ImportError:
         raise SettingsError(
             "AGENTFLOW_DATABASE_URL: needs the PostgreSQL driver; install it with:"
@@ -80,11 +87,39 @@ def _upgraded_postgres(url: str) -> str:
         ) from None
     from agentflow_server.storage.migrations import upgrade_postgres
 
-    try:
-        upgrade_postgres(url)
-    except psycopg.Error as error:
-        raise SettingsError(f"AGENTFLOW_DATABASE_URL: the database cannot be used: {error}") from None
+    _patiently(lambda: upgrade_postgres(url), patience)
     return url
+
+
+def _patiently(step: Callable[[], T], seconds: float) -> T:
+    """Do what needs the shared database, again for a while if it is just not there: it starts, restarts or moves.
+
+    Raises:
+        SettingsError: it is not there after `seconds`, or it refuses us.
+    """
+    import psycopg
+    import sqlalchemy.exc
+
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return step()
+        except (psycopg.Error, sqlalchemy.exc.DBAPIError) as error:
+            cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
+            reason = str(cause).strip()
+            soon = isinstance(cause, psycopg.OperationalError) and _is_passing(reason)
+            if not soon or time.monotonic() > deadline:
+                raise SettingsError(f"AGENTFLOW_DATABASE_URL: the database cannot be used: {reason}") from None
+            logger.warning("waiting for the database", extra={"reason": reason})
+            time.sleep(_AGAIN)
+
+
+def _is_passing(reason: str) -> bool:
+    """Whether a database says of itself that it will be there soon, or says nothing at all.
+
+    Of a connection that fails libpq hands on nothing but its text.
+    """
+    return "FATAL" not in reason or any(word in reason for word in _SOON)
 
 
 def open_folder(settings: Settings) -> tuple[Path, IO[str]]:
