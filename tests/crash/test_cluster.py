@@ -24,6 +24,7 @@ from tests.crash.backend import COMMAND, free_port
 from tests.crash.cluster import Process, running_cluster
 from tests.crash.test_kill import Seen, check
 from tests.postgres import PostgresServer
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -211,10 +212,13 @@ def test_versions_are_replaced_process_by_process(postgres: PostgresServer, tmp_
         first, second = (connect(endpoint(server)) for server in cluster.servers)
         agent_id = client.agents.by_name("MainAgent").id
 
-        def replace(process: Process, version: str) -> None:
+        def begin(process: Process, version: str) -> None:
             process.stop(signal.SIGTERM)
             process.environ["PYTHONPATH"] = version
             process.start()
+
+        def replace(process: Process, version: str) -> None:
+            begin(process, version)
             process.wait_until_ready()
 
         def talk() -> None:
@@ -229,7 +233,12 @@ def test_versions_are_replaced_process_by_process(postgres: PostgresServer, tmp_
             streams = [stream_of(client, "[[words 400]] [[delay 15]]") for _ in range(4)]
             futures = [pool.submit(drain, *one) for one in streams]
             talk()
-            replace(cluster.servers[0], str(newer))
+            with psycopg.connect(url) as reader:
+                reader.execute("SELECT FROM jobs")  # a long transaction: the change of the table can't be made yet
+                begin(cluster.servers[0], str(newer))
+                eventually(lambda: "waiting for the database" in cluster.log.read_text())
+                second.agents.run(agent_id=agent_id, message="the rest goes on")
+            cluster.servers[0].wait_until_ready()
             assert revision() == "9999"
             talk()
             replace(cluster.workers[0], str(newer))
@@ -261,10 +270,9 @@ def test_a_database_that_restarts_costs_nothing(tmp_path: Path, connect: Connect
         assert client.system.health().status == "ok"
         cluster.servers[0].stop(signal.SIGKILL)
         cluster.servers[0].start()
-        time.sleep(0.5)  # it meets no database
+        eventually(lambda: "waiting for the database" in cluster.log.read_text())
         own.start()
         cluster.servers[0].wait_until_ready()
-        assert "waiting for the database" in cluster.log.read_text()
         assert client.system.ready().status == "ok"
 
 

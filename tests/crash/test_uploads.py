@@ -2,26 +2,18 @@
 
 import http.client
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from agentflow import AgentFlow
 
 from tests.crash.backend import Backend
+from tests.waiting import eventually
 
 _PART = b'--b\r\nContent-Disposition: form-data; name="files"; filename="%s"\r\n\r\n%s'
 
 
 def files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
-
-
-def eventually(look: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 15
-    while not look():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_killed_upload_leaves_nothing(tmp_path: Path) -> None:

@@ -4,15 +4,16 @@ import http.client
 import json
 import socket
 import threading
-import time
 import tracemalloc
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
 from agentflow_server.testing import LocalServer, local_server
+
+from tests.waiting import eventually
 
 MIB = 1024 * 1024
 
@@ -24,13 +25,6 @@ def refused(answer: httpx2.Response, told: str) -> None:
     assert error["code"] == "unavailable"
     assert told in error["message"]
     assert error["request_id"] == answer.headers["x-request-id"]
-
-
-def eventually(look: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not look():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @contextmanager

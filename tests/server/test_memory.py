@@ -3,8 +3,7 @@
 import asyncio
 import json
 import threading
-import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,6 +16,8 @@ from agentflow_server.gateway.stream import Chunk
 from agentflow_server.kit.clock import ManualClock
 from agentflow_server.testing import LocalServer, Reply, ScriptedModel, local_server
 from click.testing import CliRunner
+
+from tests.waiting import eventually
 
 NOTES = [
     "Works as a product manager at Lumen Robotics in Porto.",
@@ -48,15 +49,6 @@ def own(memory_server: LocalServer) -> Iterator[AgentFlow]:
 
 def agent_with(client: AgentFlow, **settings: Any) -> str:
     return client.agents.create(name="Keeper", llm_config={"model": "test/x"}, **settings).id
-
-
-def eventually(look: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """What `look` gives once it gives something."""
-    end = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < end, "it did not happen"
-        threading.Event().wait(0.02)
-    return found
 
 
 def texts(message: UserMessage) -> list[str]:
@@ -200,7 +192,8 @@ def test_recall_by_words_and_meaning(own: AgentFlow) -> None:
     scores = [result.score for result in found]
     assert scores == sorted(scores, reverse=True)
     assert all(0 < score <= 1 for score in scores)
-    known = eventually(lambda: (page := own.memory.recall("What food must be avoided?")) and not page.pending and page)
+    eventually(lambda: own.memory.recall("x").pending == 0)
+    known = own.memory.recall("What food must be avoided?")
     assert known.mode == "hybrid"
     assert known[0].content == NOTES[2]
     assert all(result.agent_id is None for result in own.memory.recall("secret handshake"))

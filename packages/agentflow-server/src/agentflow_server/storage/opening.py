@@ -92,10 +92,10 @@ def _upgraded_postgres(url: str, patience: float) -> str:
 
 
 def _patiently(step: Callable[[], T], seconds: float) -> T:
-    """Do what needs the shared database, again for a while if it is just not there: it starts, restarts or moves.
+    """Do what needs the shared database, again for a while if it can't be had now: it starts, restarts, is in use.
 
     Raises:
-        SettingsError: it is not there after `seconds`, or it refuses us.
+        SettingsError: it can't be had after `seconds`, or it refuses us.
     """
     import psycopg
     import sqlalchemy.exc

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 HEAD = "0009"
 FOLDER = Path(__file__).parent
 _LOCK = 4_272_011_966_120_417_382
+_LOCK_WAIT = "2s"
+"""What waits for a table in use holds up all that comes after it, so it gives way and is done again."""
 
 
 def upgrade_sqlite(path: Path) -> None:
@@ -40,7 +42,8 @@ def upgrade_postgres(url: str) -> None:
     """Bring a PostgreSQL database up to `HEAD`, and to pgvector. Of processes that start at once one does it.
 
     Raises:
-        psycopg.Error: the database cannot be reached or changed.
+        psycopg.Error, sqlalchemy.exc.DBAPIError: the database cannot be reached or changed, or (to be done again)
+            a table was in use for too long.
     """
     from agentflow_server.storage.migrations.pgvector import adopt
     from agentflow_server.storage.postgres import connect
@@ -64,7 +67,7 @@ def _upgrade_postgres(url: str) -> None:
     engine = create_engine("postgresql+psycopg://", creator=lambda: Connection.connect(url))
     try:
         with engine.begin() as connection:
-            connection.execute(text("SET LOCAL app.every_tenant = 'on'"))
+            connection.execute(text(f"SET LOCAL app.every_tenant = 'on'; SET LOCAL lock_timeout = '{_LOCK_WAIT}'"))
             _upgrade(connection)
     finally:
         engine.dispose()
