@@ -157,13 +157,15 @@ class Cluster:
         self.log = data / "log"
         roles = ["serve"] * servers + ["worker"] * workers
         self.processes = [Process(role, url, data, lease=lease, log=self.log, extra=extra) for role in roles]
+        self.servers = [process for process in self.processes if process.role == "serve"]
+        self.workers = [process for process in self.processes if process.role == "worker"]
+        self.relay = Relay([process.port for process in self.servers])
+
+    def start(self) -> None:
         for process in self.processes:
             process.start()
         for process in self.processes:
             process.wait_until_ready()
-        self.servers = [process for process in self.processes if process.role == "serve"]
-        self.workers = [process for process in self.processes if process.role == "worker"]
-        self.relay = Relay([process.port for process in self.servers])
 
     def close(self) -> None:
         self.relay.close()
@@ -185,6 +187,7 @@ def running_cluster(
     """A cluster for the length of a block; without the URL of a database, a server on the folder alone."""
     cluster = Cluster(url, data, servers, workers, lease=lease, extra=extra or {})
     try:
+        cluster.start()
         yield cluster
     finally:
         cluster.close()

@@ -168,9 +168,9 @@ def environment(folder: Path) -> dict[str, str]:
     return {"MARKS": str(folder / "marks"), "AGENTFLOW_SHUTDOWN_SECONDS": "3"}
 
 
-def many(folder: Path, seed: int, seconds: float) -> Load:
+def many(folder: Path, seed: int, seconds: float, *, engine: str = "ledger") -> Load:
     """Three servers and two workers on PostgreSQL. They search by words: the passages are what matters here."""
-    extra = environment(folder) | {"AGENTFLOW_EMBEDDING_MODEL": "none"}
+    extra = environment(folder) | {"AGENTFLOW_EMBEDDING_MODEL": "none", "AGENTFLOW_JOB_ENGINE": engine}
     with running_postgres() as postgres:
         url = postgres.migrated()
         with running_cluster(url, folder, servers=3, workers=2, extra=extra) as cluster:
@@ -194,8 +194,9 @@ def enough(load: Load) -> bool:
 
 
 @pytest.mark.slow
-def test_chaos(tmp_path: Path) -> None:
-    assert enough(many(tmp_path, 1, 12.0))
+@pytest.mark.parametrize("engine", ["ledger", "dbos"])
+def test_chaos(tmp_path: Path, engine: str) -> None:
+    assert enough(many(tmp_path, 1, 12.0, engine=engine))
 
 
 @pytest.mark.slow

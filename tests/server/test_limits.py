@@ -67,6 +67,10 @@ def test_queued_runs() -> None:
         runs = [client.runs.retrieve(run_id) for run_id in taken]
         assert sorted(run.status for run in runs) == ["queued"] * 4 + ["running"]
         assert client.conversations.list().total == 5
+        working, *queued = sorted(runs, key=lambda run: run.status != "running")
+        client.cancellations.cancel_run(queued[0].id)
+        eventually(lambda: client.runs.retrieve(queued[0].id).status == "cancelled")  # it needs no free place
+        assert client.runs.retrieve(working.id).status == "running"
         with ThreadPoolExecutor(5) as pool:
             list(pool.map(lambda run: client.conversations.delete(run.conversation_id), runs))
         eventually(lambda: httpx2.post(url, json={"message": "hi", "stream": False}).status_code == 200)

@@ -207,7 +207,7 @@ def _install(tx: Tx) -> None:
     tx.execute(_ANNOUNCE)
     for name, when in _TRIGGERS.items():
         if tx.one(_HAS_TRIGGER, {"name": name}) is None:
-            tx.execute(f"CREATE TRIGGER {name} {when} EXECUTE FUNCTION agentflow_announce_job()")
+            tx.execute(f"CREATE OR REPLACE TRIGGER {name} {when} EXECUTE FUNCTION agentflow_announce_job()")
 
 
 def uninstall(tx: Tx) -> None:

@@ -85,10 +85,10 @@ _TAKE = (
     f" attempts = attempts + 1, updated_at = :now WHERE tenant = :tenant AND id = :id AND queue = :queue AND {_IS_DUE}"
     " RETURNING tenant, id, kind, queue, payload, fence, attempts, max_attempts, run_at"
 )
-_TAKE_ANNOUNCED = (
+_TAKE_ONE = (
     "UPDATE jobs SET status = 'running', lease_owner = :owner, lease_until = :lease, fence = fence + 1,"
-    " attempts = attempts + 1, updated_at = :now WHERE tenant = :tenant AND id = :id AND fence = :fence"
-    " AND status = 'ready' RETURNING tenant, id, kind, queue, payload, fence, attempts, max_attempts, run_at"
+    " attempts = attempts + 1, updated_at = :now WHERE tenant = :tenant AND id = :id AND status = 'ready' AND {which}"
+    " RETURNING tenant, id, kind, queue, payload, fence, attempts, max_attempts, run_at"
 )
 _OWNED = "tenant = :tenant AND id = :id AND fence = :fence AND status = 'running'"
 
@@ -157,14 +157,21 @@ def claim(
 def take(tx: Tx, tenant: str, job_id: str, fence: int, *, owner: str, now: int, lease_until: int) -> Job | None:
     """Take the one job that was announced as ready with this fence; None if it has been taken or ended since."""
     key = {"tenant": tenant, "id": job_id, "fence": fence, "owner": owner, "now": now, "lease": lease_until}
-    row = tx.one(_TAKE_ANNOUNCED, key)
+    row = tx.one(_TAKE_ONE.format(which="fence = :fence"), key)
+    return None if row is None else job_of(row)
+
+
+def take_unwanted(tx: Tx, tenant: str, job_id: str, *, owner: str, now: int, lease_until: int) -> Job | None:
+    """Take a job that waits for its turn and that somebody asked to cancel; None if it does not."""
+    key = {"tenant": tenant, "id": job_id, "owner": owner, "now": now, "lease": lease_until}
+    row = tx.one(_TAKE_ONE.format(which="cancel_requested = 1"), key)
     return None if row is None else job_of(row)
 
 
 def revive(tx: Tx, now: int) -> int:
     """Make running jobs ready whose workers have been silent for too long; returns how many. Over all tenants."""
     return tx.execute(
-        "UPDATE jobs SET status = 'ready', lease_owner = NULL, run_at = :now, updated_at = :now"
+        "UPDATE jobs SET status = 'ready', lease_owner = NULL, updated_at = :now"
         " WHERE status = 'running' AND lease_until < :now",
         {"now": now},
     )

@@ -140,7 +140,7 @@ class Worker:
     async def start(self) -> None:
         """Begin to be given jobs, to renew, and to listen."""
         self._signals.on("jobs", self._engine.ring)
-        self._signals.on("cancel", self._cancel_here)
+        self._signals.on("cancel", self._end)
         if not self._claims:
             return
         loops = [self._renew_in_time]
@@ -186,9 +186,31 @@ class Worker:
         return self._spawn(job)
 
     def cancel(self, tenant: str, job_id: str) -> None:
-        """Interrupt the handler of a job, wherever it runs."""
-        if not self._cancel_here(tenant, job_id):
+        """Interrupt the handler of a job, wherever it runs. One that waits for its turn is run at once, to end."""
+        if not self._end(tenant, job_id):
             self._signals.send("cancel", tenant, job_id)
+
+    def _end(self, tenant: str, job_id: str) -> bool:
+        """False if others must know of it too."""
+        here = self._cancel_here(tenant, job_id)
+        if not here and self._claims and not self.stopping:
+            self._afterwards_write(self._end_waiting(tenant, job_id))
+        return here
+
+    async def _end_waiting(self, tenant: str, job_id: str) -> None:
+        now = self._clock.micros()
+        job = await self._db.write(
+            lambda tx: ledger.take_unwanted(
+                tx, tenant, job_id, owner=self.owner, now=now, lease_until=self.lease_until()
+            ),
+            serial=False,
+        )
+        if job is None:
+            return
+        if job.kind in self._handlers and not self.stopping:
+            self.run(job)  # beyond the places of its queue: it takes no time
+        else:
+            await self._db.write(lambda tx: ledger.release(tx, job, now, unused=True))
 
     def _cancel_here(self, tenant: str, job_id: str) -> bool:
         running = self._tasks.get((tenant, job_id))
@@ -282,7 +304,10 @@ class Worker:
                 pause = min(_MAX_BACKOFF, 2**job.attempts)
                 ledger.release(tx, job, now, run_at=now + pause * SECOND)
 
-        future = asyncio.ensure_future(self._db.write(unit, tenant=job.tenant))
+        self._afterwards_write(self._db.write(unit, tenant=job.tenant))
+
+    def _afterwards_write(self, writing: Awaitable[None]) -> None:
+        future = asyncio.ensure_future(writing)
         self._afterwards.add(future)
         future.add_done_callback(self._written)
 
