@@ -189,6 +189,7 @@ def direct() -> Target:
 @contextmanager
 def on_postgres() -> Generator[Target]:
     """Our server on a PostgreSQL of its own, with its defaults for safety; the database counts too."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     from tests.postgres import running_postgres
 
     key = "k1:" + base64.b64encode(os.urandom(32)).decode()

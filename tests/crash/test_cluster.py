@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import agentflow_server
+import httpx2
 import psycopg
 import pytest
 from agentflow import AgentFlow
@@ -185,6 +186,39 @@ def upgrade() -> None:
     for statement in secured("nexts"):
         op.execute(statement)
 """
+
+
+def test_runs_of_one_conversation_take_turns_over_processes(
+    postgres: PostgresServer, tmp_path: Path, connect: Connect
+) -> None:
+    with running_cluster(postgres.migrated(), tmp_path) as cluster:
+        clients = [connect(endpoint(server)) for server in cluster.servers]
+        agent_id = clients[0].agents.by_name("MainAgent").id
+
+        def one(number: int) -> tuple[str, str]:
+            asked, client = f"turn {number}", clients[number % 2]
+            return asked, client.agents.run(agent_id=agent_id, message=asked, conversation_id="shared").text
+
+        with ThreadPoolExecutor(16) as pool:
+            turns = sorted(pool.map(one, range(32)))
+        said = [message.content for message in clients[1].conversations.messages("shared", limit=100)]
+        assert sorted(zip(said[::2], said[1::2], strict=True)) == turns
+
+
+def test_a_limit_on_runs_is_exact_over_processes(postgres: PostgresServer, tmp_path: Path, connect: Connect) -> None:
+    limit = {"AGENTFLOW_PRINCIPAL_MAX_RUNS": "5"}
+    with running_cluster(postgres.migrated(), tmp_path, extra=limit) as cluster:
+        clients = [connect(endpoint(server)) for server in cluster.servers]
+        agent_id = clients[0].agents.by_name("MainAgent").id
+
+        def one(number: int) -> bool:
+            body = {"message": "[[words 1000]] [[delay 20]]", "stream": True, "conversation_id": f"c{number}"}
+            url = f"{clients[number % 2].endpoint}/api/v1/agent/{agent_id}/chat"
+            with httpx2.stream("POST", url, json=body, timeout=30) as answer:
+                return answer.status_code == 200
+
+        with ThreadPoolExecutor(16) as pool:
+            assert sum(pool.map(one, range(32))) == 5
 
 
 def next_version(folder: Path) -> Path:

@@ -27,6 +27,17 @@ _INSERT_PART = (
 )
 
 
+def hold(tx: Tx, conversation_id: str) -> int:
+    """The number of a conversation's next event; until this unit ends, nobody else writes to the conversation.
+
+    Units that hold it first see what those before them wrote, at any isolation level; serializable ones that began
+    beside them are run again.
+    """
+    row = tx.one(_ALLOCATE, {"conversation": conversation_id, "count": 0})
+    assert row is not None
+    return row["next_seq"]
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """Whose log is written, and the check that the writer still owns the run (it raises if not)."""
@@ -45,9 +56,11 @@ class EventLog:
         self._now = now
 
     def append(
-        self, scope: Scope, drafts: Sequence[Draft], also: Callable[[Tx], None] | None = None
+        self, scope: Scope, drafts: Sequence[Draft], also: Callable[[Tx], None] | None = None, *, serial: bool = True
     ) -> Awaitable[list[StoredEvent]]:
         """Store the events as one unit, together with what `also` writes; tell the readers once it is on disk.
+
+        With `serial=False`, what `also` reads is held by the job of the guard or by the conversation.
 
         Appends of one caller keep their order; awaiting the result is needed only to know that it is durable. A caller
         that is cancelled while it waits does not keep the readers from hearing of what was written.
@@ -60,7 +73,9 @@ class EventLog:
             return events
 
         order = (scope.tenant, scope.conversation_id)
-        future = asyncio.ensure_future(self._db.write(unit, tenant=scope.tenant, order=order, serial=also is not None))
+        future = asyncio.ensure_future(
+            self._db.write(unit, tenant=scope.tenant, order=order, serial=serial and also is not None)
+        )
         future.add_done_callback(lambda done: self._committed(scope, done))
         return asyncio.shield(future)
 

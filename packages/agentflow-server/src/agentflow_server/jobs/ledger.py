@@ -118,6 +118,15 @@ def enqueue(tx: Tx, job: NewJob, now: int) -> bool:
     )  # fmt: skip
 
 
+def ensure(tx: Tx, job: NewJob, now: int) -> None:
+    """Write a job, unless one with its dedupe key is there: that one then does not end before this unit."""
+    held = " FOR SHARE" if tx.dialect == "postgresql" else ""
+    key = {"tenant": job.tenant, "kind": job.kind, "dedupe": job.dedupe_key}
+    same = "SELECT 1 AS ok FROM jobs WHERE tenant = :tenant AND kind = :kind AND dedupe_key = :dedupe"
+    while not enqueue(tx, job, now) and tx.one(f"{same}{held}", key) is None:
+        pass
+
+
 def exists(tx: Tx, tenant: str, job_id: str) -> bool:
     """Whether there is such a job, however it stands."""
     found = "SELECT 1 AS ok FROM jobs WHERE tenant = :tenant AND id = :id"

@@ -127,7 +127,9 @@ class Conclusion:
                 follow(tx, context.run, result)
             wake_next(tx, context.run, now)
 
-        events = await self._emitter.send(drafts, unit)
+        # A root run's end hangs on nothing but its job and its conversation; a sub-agent may be sent mail meanwhile.
+        serial = not context.run.is_root or context.plan.background
+        events = await self._emitter.send(drafts, unit, serial=serial)
         if context.run.is_root or context.plan.background:
             engine.packer.add(context.run)
         telemetry.runs.labels(status).inc()

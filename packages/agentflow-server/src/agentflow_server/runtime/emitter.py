@@ -59,12 +59,14 @@ class Emitter:
         """An event of this run; `call_id` names a unit below the run, a tool call for example."""
         return draft(self._context, self._clock, type_, content, call_id=call_id, metadata=metadata, part=part)
 
-    def send(self, drafts: Sequence[Draft], also: Callable[[Tx], None] | None = None) -> Awaitable[list[StoredEvent]]:
-        """Append events; await the result to know that they, and what `also` wrote, are on disk."""
+    def send(
+        self, drafts: Sequence[Draft], also: Callable[[Tx], None] | None = None, *, serial: bool = True
+    ) -> Awaitable[list[StoredEvent]]:
+        """Append events as `EventLog.append`; await the result to know that they are on disk."""
         if self._failure is not None:
             raise self._failure
         text = self._take_gathered()
-        written = asyncio.ensure_future(self._log.append(self.scope, (*text, *drafts), also))
+        written = asyncio.ensure_future(self._log.append(self.scope, (*text, *drafts), also, serial=serial))
         if not text:
             return written
         self._first_text = self._first_text or written

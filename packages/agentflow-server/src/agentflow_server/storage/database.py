@@ -93,6 +93,12 @@ class Database(Protocol):
         ...
 
 
+def take_turns(tx: Tx, name: str) -> None:
+    """Let units of a tenant that say the same name wait for each other's commit, as all do on SQLite."""
+    if tx.dialect == "postgresql":
+        tx.one("SELECT pg_advisory_xact_lock(hashtextextended(:tenant || '/' || :name, 0)) AS ok", {"name": name})
+
+
 class UnboundStatementError(AssertionError):
     """A tenant-bound transaction was handed a statement that does not name `:tenant`. A bug, never a user's mistake."""
 
@@ -152,5 +158,5 @@ class TenantDatabase:
     def scan(self, fn: Callable[[Tx], T]) -> Awaitable[T]:
         return self._db.scan(lambda tx: fn(TenantTx(tx, self.tenant)), tenant=self.tenant)
 
-    def write(self, fn: Callable[[Tx], T]) -> Awaitable[T]:
-        return self._db.write(lambda tx: fn(TenantTx(tx, self.tenant)), tenant=self.tenant)
+    def write(self, fn: Callable[[Tx], T], *, serial: bool = True) -> Awaitable[T]:
+        return self._db.write(lambda tx: fn(TenantTx(tx, self.tenant)), tenant=self.tenant, serial=serial)

@@ -23,17 +23,21 @@ def use(tx: Tx, run: RunHeader, *, text: str, source: RunOptions, messages: int 
 
     Args:
         messages: how many the run begins with: none, if it is a direct run of a tool.
+
+    Raises:
+        NotFoundError: it is somebody else's.
     """
     record = store.by_id(tx, run.conversation_id, run.user_id)
     if record is None:
-        store.insert(
-            tx,
-            store.ConversationRecord(
-                run.conversation_id, run.user_id, run.agent_id, derived_title(text), source.source, source.source_id,
-                source.source_metadata or {}, messages, run.created_at, run.created_at,
-            ),
+        new = store.ConversationRecord(
+            run.conversation_id, run.user_id, run.agent_id, derived_title(text), source.source, source.source_id,
+            source.source_metadata or {}, messages, run.created_at, run.created_at,
         )  # fmt: skip
-        return
+        if store.insert(tx, new):
+            return
+        record = store.by_id(tx, run.conversation_id, run.user_id)  # made since we looked
+        if record is None:
+            raise unknown(run.conversation_id)
     if record.title is None and messages:
-        store.update(tx, record.id, title=derived_title(text), metadata=record.metadata, now=run.created_at)
+        store.name(tx, record.id, derived_title(text))
     store.touch(tx, run.tenant, record.id, messages=messages, now=run.created_at)

@@ -128,6 +128,14 @@ def update(tx: Tx, conversation_id: str, *, title: str | None, metadata: dict[st
     )
 
 
+def name(tx: Tx, conversation_id: str, title: str) -> None:
+    """Give a conversation a title unless it has one."""
+    tx.execute(
+        "UPDATE conversations SET title = :title WHERE tenant = :tenant AND id = :id AND title IS NULL",
+        {"id": conversation_id, "title": title},
+    )
+
+
 def touch(tx: Tx, tenant: str, conversation_id: str, *, messages: int, now: int) -> None:
     """Note that the conversation was used, and that it has so many more messages."""
     tx.execute(

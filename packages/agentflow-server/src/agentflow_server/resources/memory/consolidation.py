@@ -120,7 +120,7 @@ class Consolidation:
                 again = NewJob(job.tenant, KIND, QUEUE, job.payload, run_at=run_at, max_attempts=20, dedupe_key=user_id)
                 ledger.enqueue(tx, again, now)
 
-        await db.write(unit)
+        await db.write(unit, serial=False)  # an end of a run that relies on this job holds it
         return Settled.BY_HANDLER
 
     async def _take(self, tenant: str, entry: Pending) -> None:

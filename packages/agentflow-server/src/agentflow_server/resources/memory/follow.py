@@ -26,6 +26,6 @@ def follower(clock: Clock, settings: Settings) -> Follower:
         job = NewJob(
             run.tenant, KIND, QUEUE, {"user_id": run.user_id}, run_at=due, max_attempts=20, dedupe_key=run.user_id
         )
-        ledger.enqueue(tx, job, now)
+        ledger.ensure(tx, job, now)
 
     return follow

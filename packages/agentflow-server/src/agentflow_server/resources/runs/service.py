@@ -25,8 +25,9 @@ from pydantic_core import to_json
 
 from agentflow_server.eventlog import Reader, StoredEvent, Tail, runs
 from agentflow_server.eventlog.hub import Accept
+from agentflow_server.eventlog.log import hold
 from agentflow_server.eventlog.runs import RunHeader
-from agentflow_server.eventlog.tail import end_of, head, read_run
+from agentflow_server.eventlog.tail import end_of, read_run
 from agentflow_server.gateway.messages import UserMessage
 from agentflow_server.http.identity import Caller
 from agentflow_server.jobs import Worker, ledger
@@ -41,7 +42,7 @@ from agentflow_server.runtime.context import RunContext
 from agentflow_server.runtime.plan import DirectCall, Plan
 from agentflow_server.runtime.runner import QUEUE, Runner
 from agentflow_server.runtime.structured import first_problem
-from agentflow_server.storage import Database, Tx
+from agentflow_server.storage import Database, Tx, take_turns
 
 _NOT_PART_OF_IT = {"stream", "verbose", "call_id"}
 _HIDDEN = frozenset({"user", "usage"})
@@ -49,6 +50,8 @@ _FOR_EVERYBODY = (
     "approval_", "question_", "artifact_", "background_task", "plan", "reflection", "retrieval",
 )  # fmt: skip
 _QUEUE_FACTOR = 4
+_BESIDE = 100
+"""More runs than are accepted in the same moment: so near a limit they are accepted one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,7 @@ class RunsService:
         with self._worker.places(QUEUE, 1) as free:
             try:
                 accepted, context, events = await self._db.tenant(caller.tenant).write(
-                    lambda tx: self._accept(tx, caller, run, plan, request, dedupe, free > 0)
+                    lambda tx: self._accept(tx, caller, run, plan, request, dedupe, free > 0), serial=False
                 )
             except BaseException:
                 reader.close()
@@ -200,7 +203,8 @@ class RunsService:
     def _accept(
         self, tx: Tx, caller: Caller, run: RunHeader, plan: Plan, request: ChatRequest, dedupe: str | None, free: bool
     ) -> tuple[RunHeader, RunContext | None, list[StoredEvent]]:
-        """The transaction that makes a run exist."""
+        """The transaction that makes a run exist. It holds the conversation, so it need not be serializable."""
+        first_seq = hold(tx, run.conversation_id)
         if request.conversation_id is not None:
             access.require_own(tx, run.conversation_id, caller.user_id)
             if (existing := runs.by_message(tx, run.tenant, run.conversation_id, run.message_id)) is not None:
@@ -213,7 +217,7 @@ class RunsService:
         if not free:
             self._check_queue(tx)
         started = not waits and free
-        run = _placed(run, "running" if started else "queued", head(tx, run.conversation_id))
+        run = _placed(run, "running" if started else "queued", first_seq)
         runs.insert(tx, run)
         job = self._runner.job(run, started=started, waits=waits, dedupe=dedupe)
         if not ledger.enqueue(tx, job, run.created_at):
@@ -228,7 +232,10 @@ class RunsService:
         settings = self._settings
         limits = ((settings.principal_max_runs, caller.user_id, "user"), (settings.tenant_max_runs, None, "tenant"))
         for limit, user, of in limits:
-            if limit and runs.count_live(tx, caller.tenant, user, limit) >= limit:
+            if not limit or runs.count_live(tx, caller.tenant, user, limit) < limit - _BESIDE:
+                continue
+            take_turns(tx, f"runs {user}")
+            if runs.count_live(tx, caller.tenant, user, limit) >= limit:
                 raise RateLimitedError(
                     f"this {of} has {limit} runs under way, and may not have more at once",
                     details={"limit": limit, "of": of},
@@ -237,6 +244,7 @@ class RunsService:
                 )
 
     def _check_queue(self, tx: Tx) -> None:
+        take_turns(tx, "queue")
         limit = self._settings.max_concurrent_runs * _QUEUE_FACTOR
         if ledger.backlog(tx, QUEUE, limit) >= limit:
             raise UnavailableError("too many runs are waiting for their turn", retry_after=2.0)

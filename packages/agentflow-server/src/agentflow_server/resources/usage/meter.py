@@ -164,7 +164,7 @@ class UsageMeter:
             if record.reservation is not None:
                 store.release(tx, record.reservation)
 
-        written = asyncio.ensure_future(self._db.tenant(attribution.tenant).write(unit))
+        written = asyncio.ensure_future(self._db.tenant(attribution.tenant).write(unit, serial=False))
         self._writing.add(written)
         written.add_done_callback(lambda done: self._written(done, attribution))
 
