@@ -1,5 +1,6 @@
 """Removes a conversation from the log for good. Called by the conversations room when its owner deletes it."""
 
+from agentflow_server.eventlog.log import hold
 from agentflow_server.storage import Tx
 
 
@@ -9,5 +10,6 @@ def erase(tx: Tx, conversation_id: str) -> None:
     runs = "(SELECT id FROM runs WHERE tenant = :tenant AND conversation_id = :conversation)"
     tx.execute(f"DELETE FROM jobs WHERE tenant = :tenant AND id IN {runs}", key)  # noqa: S608 - constants
     tx.execute(f"DELETE FROM run_mail WHERE tenant = :tenant AND run_id IN {runs}", key)  # noqa: S608
+    hold(tx, conversation_id)  # a run that is being accepted comes before this or after it
     for table in ("runs", "parts", "events", "event_heads"):
         tx.execute(f"DELETE FROM {table} WHERE tenant = :tenant AND conversation_id = :conversation", key)  # noqa: S608

@@ -21,7 +21,6 @@ from agentflow.types.conversations import (
 
 from agentflow_server.eventlog import Part, Reader, StoredEvent, Tail, parts, runs
 from agentflow_server.eventlog.erasure import erase
-from agentflow_server.eventlog.log import hold
 from agentflow_server.eventlog.runs import RunHeader
 from agentflow_server.eventlog.tail import end_of, head
 from agentflow_server.gateway import Attribution, Completed, Gateway, ModelRequest
@@ -200,7 +199,6 @@ class ConversationsService:
             await self._ended(run)
 
         def unit(tx: Tx) -> None:
-            hold(tx, conversation_id)
             for eraser in (*self._erasers, erase):
                 eraser(tx, conversation_id)
             store.delete(tx, conversation_id)
