@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 from agentflow_server.storage import Database, Tx
-from agentflow_server.storage.database import UnboundStatementError
+from agentflow_server.storage.database import UnboundStatementError, until_told
 from agentflow_server.storage.errors import StorageUnavailableError
 from agentflow_server.storage.migrations import HEAD
 from agentflow_server.storage.postgres import PostgresDatabase, connect, translate
@@ -68,6 +68,44 @@ def test_units_of_one_caller_keep_their_order(run: Run) -> None:
         await caller(None)
         await db.write(lambda tx: tx.execute("UPDATE tenants SET created_at = 0"))
         await caller("lane")
+
+    run(test)
+
+
+def test_what_was_given_behind_a_failed_unit_fails_too(run: Run) -> None:
+    async def test(db: Database) -> None:
+        def lost(tx: Tx) -> None:
+            add(tx, "lost")
+            raise StorageUnavailableError("the disk is full")
+
+        before = db.write(lambda tx: add(tx, "before"), order="lane")
+        behind = [db.write(lost, order="lane")]
+        behind += [db.write(lambda tx, n=n: add(tx, f"behind {n}"), order="lane") for n in range(3)]
+        beside = db.write(lambda tx: add(tx, "beside"), order="other")
+        await asyncio.gather(before, beside)
+        for one in behind:
+            with pytest.raises(StorageUnavailableError, match="the disk is full"):
+                await one
+        await until_told()
+        await db.write(lambda tx: add(tx, "again"), order="lane")
+        tenants = await db.read(lambda tx: tx.all("SELECT tenant FROM tenants ORDER BY tenant"))
+        assert [row["tenant"] for row in tenants] == ["again", "before", "beside"]
+
+    run(test)
+
+
+def test_a_read_that_fails_leaves_the_others_alone(run: Run) -> None:
+    async def test(db: Database) -> None:
+        await db.write(lambda tx: add(tx, "t"))
+
+        def broken(tx: Tx) -> int:
+            raise LookupError("no")
+
+        reads = [count, broken, lambda tx: tx.one("SELECT nothing FROM tenants")] * 10
+        answers = await asyncio.gather(*(db.read(read) for read in reads), return_exceptions=True)
+        assert answers[::3] == [1] * 10
+        assert all(isinstance(answer, LookupError) for answer in answers[1::3])
+        assert all(isinstance(answer, Exception) for answer in answers[2::3])
 
     run(test)
 

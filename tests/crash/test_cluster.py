@@ -310,6 +310,31 @@ def test_a_database_that_restarts_costs_nothing(tmp_path: Path, connect: Connect
         assert client.system.ready().status == "ok"
 
 
+BREAKS_A_COMMIT = """
+CREATE SEQUENCE deltas;
+CREATE FUNCTION break_the_first() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF nextval('deltas') = 1 THEN PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM pg_sleep(10); END IF;
+  RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER break_the_first AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED
+  FOR EACH ROW WHEN (NEW.type = 'delta') EXECUTE FUNCTION break_the_first();
+"""
+
+
+def test_what_comes_after_a_commit_that_failed_is_not_written(
+    postgres: PostgresServer, tmp_path: Path, connect: Connect
+) -> None:
+    """The rest of an answer was under way already when it became known that its first words are lost."""
+    url = postgres.migrated()
+    with psycopg.connect(url) as connection:
+        connection.execute(BREAKS_A_COMMIT)
+    with running_cluster(url, tmp_path, servers=1) as cluster:
+        client = connect(endpoint(cluster.servers[0]))
+        seen, stream = stream_of(client, "[[words 12]]")
+        check(client, drain(seen, stream))
+
+
 def test_a_database_that_refuses_or_stays_away_is_told(tmp_path: Path, postgres: PostgresServer) -> None:
     away = f"postgresql://agentflow@127.0.0.1:{free_port()}/x"
     for url, told in ((postgres.url("nowhere"), 'database "nowhere" does not exist'), (away, "refused")):

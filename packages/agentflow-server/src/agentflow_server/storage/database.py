@@ -4,6 +4,7 @@ A unit of work is a plain function over a `Tx`. Two implementations run it: SQLi
 commit) and PostgreSQL (connections in threads). Nothing above the stores sees SQL; nothing below them decides anything.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Literal, Protocol, TypeVar
@@ -78,7 +79,9 @@ class Database(Protocol):
         database.
 
         Args:
-            order: units with the same value are committed in the order they were given; by default those of one task.
+            order: units with the same value are committed in the order they were given; when the database fails one,
+                those that were given before its caller could know of it fail too. By default those of one task are
+                committed in their order.
             serial: the unit sees and leaves the database as if it ran alone. Without it the unit must hold by itself
                 the locks it relies on.
         """
@@ -91,6 +94,12 @@ class Database(Protocol):
     async def close(self) -> None:
         """Finish what is queued and close every connection."""
         ...
+
+
+async def until_told() -> None:
+    """Let those who wait for a future hear of it, also behind `asyncio.shield`."""
+    for _ in range(4):
+        await asyncio.sleep(0)
 
 
 def take_turns(tx: Tx, name: str) -> None:

@@ -23,7 +23,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg.types.numeric import FloatLoader, Int8Dumper
 from psycopg.types.string import StrDumperUnknown
 
-from agentflow_server.storage.database import NO_PARAMS, Params, Row, TenantDatabase, Tx
+from agentflow_server.storage.database import NO_PARAMS, Params, Row, TenantDatabase, Tx, until_told
 from agentflow_server.storage.errors import StorageUnavailableError
 
 T = TypeVar("T")
@@ -236,6 +236,7 @@ class _Threads:
             session.close()
 
 
+_Queued = tuple[Callable[[], Awaitable[BaseException | None]], "asyncio.Future[Any]"]
 _Asked = tuple[Callable[[Tx], Any], "asyncio.Future[Any]"]
 
 
@@ -315,7 +316,7 @@ class PostgresDatabase:
         self._readers = _Threads(url, readers, "agentflow-read")
         self._reads = _Reads(self._readers, readers)
         self._writes = _Threads(url, max(1, connections - readers), "agentflow-write")
-        self._lanes: dict[Hashable, deque[Callable[[], Awaitable[None]]]] = {}
+        self._lanes: dict[Hashable, deque[_Queued]] = {}
         self._pending: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -339,34 +340,42 @@ class PostgresDatabase:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         begin = _SERIAL if serial else _PLAIN
 
-        async def unit() -> None:
+        async def unit() -> BaseException | None:
             try:
                 value = await self._writes.run(begin, tenant, fn)
             except BaseException as error:  # noqa: BLE001 - handed to the caller that wrote the unit
                 if not future.done():
                     future.set_exception(error)
-            else:
-                if not future.done():
-                    future.set_result(value)
+                return error
+            if not future.done():
+                future.set_result(value)
+            return None
 
-        self._line_up(order or asyncio.current_task() or future, unit)
+        self._line_up(order or asyncio.current_task() or future, (unit, future), linked=order is not None)
         return future
 
-    def _line_up(self, order: Hashable, unit: Callable[[], Awaitable[None]]) -> None:
+    def _line_up(self, order: Hashable, queued: _Queued, *, linked: bool) -> None:
         lane = self._lanes.get(order)
         if lane is not None:
-            lane.append(unit)
+            lane.append(queued)
             return
-        self._lanes[order] = deque((unit,))
-        task = asyncio.create_task(self._drive(order))
+        self._lanes[order] = deque((queued,))
+        task = asyncio.create_task(self._drive(order, linked))
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
 
-    async def _drive(self, order: Hashable) -> None:
+    async def _drive(self, order: Hashable, linked: bool) -> None:
         lane = self._lanes[order]
         while lane:
-            await lane[0]()
+            unit, _ = lane[0]
+            error = await unit()
             lane.popleft()
+            if linked and isinstance(error, (StorageUnavailableError, psycopg.Error)):
+                await until_told()
+                while lane:
+                    _, future = lane.popleft()
+                    if not future.done():
+                        future.set_exception(error)
         del self._lanes[order]
 
     def _require_open(self) -> None:

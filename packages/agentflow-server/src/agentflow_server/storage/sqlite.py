@@ -11,15 +11,27 @@ import threading
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
-from agentflow_server.storage.database import NO_PARAMS, Params, Row, TenantDatabase, Tx
+from agentflow_server.storage.database import NO_PARAMS, Params, Row, TenantDatabase, Tx, until_told
 from agentflow_server.storage.errors import StorageUnavailableError
 
 T = TypeVar("T")
 _MAX_GROUP = 512
-_Unit = tuple[Callable[[Tx], Any], "asyncio.Future[Any]"]
 _Outcome = tuple["asyncio.Future[Any]", Any, BaseException | None]
+_Broken = dict[Hashable, StorageUnavailableError]
+
+
+class _Unit(NamedTuple):
+    fn: Callable[[Tx], Any]
+    future: "asyncio.Future[Any]"
+    order: Hashable | None
+
+
+class _Told(NamedTuple):
+    """Who gave units of these orders knows by now that one failed."""
+
+    orders: list[Hashable]
 
 
 class SqliteTx:
@@ -58,7 +70,7 @@ class SqliteDatabase:
     def __init__(self, path: Path, *, synchronous: Literal["full", "normal"] = "full", readers: int = 4) -> None:
         self._path = path
         self._synchronous = synchronous
-        self._queue: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Unit | _Told | None] = queue.SimpleQueue()
         self._inline = self._connect()
         self._inline.execute("PRAGMA query_only = ON")
         self._scans = ThreadPoolExecutor(readers, thread_name_prefix="agentflow-read", initializer=self._open_scanner)
@@ -104,7 +116,7 @@ class SqliteDatabase:
         if self._writer is None:
             self._start(loop)
         future: asyncio.Future[T] = loop.create_future()
-        self._queue.put((fn, future))
+        self._queue.put(_Unit(fn, future, order))
         return future
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -129,24 +141,50 @@ class SqliteDatabase:
     def _write_forever(self) -> None:
         connection = self._connect()
         tx = SqliteTx(connection)
+        broken: _Broken = {}
         stopping = False
         while not stopping:
             units: list[_Unit] = []
-            unit = self._queue.get()
-            while unit is not None:
-                units.append(unit)
+            outcomes: list[_Outcome] = []
+            item = self._queue.get()
+            while item is not None:
+                if isinstance(item, _Told):
+                    for order in item.orders:
+                        broken.pop(order, None)
+                elif item.order in broken:
+                    outcomes.append((item.future, None, broken[item.order]))
+                else:
+                    units.append(item)
                 if len(units) == _MAX_GROUP or self._queue.empty():
                     break
-                unit = self._queue.get_nowait()
-            stopping = unit is None
+                item = self._queue.get_nowait()
+            stopping = item is None
+            before = set(broken)
             if units:
-                self._publish(_commit_group(connection, tx, units))
+                outcomes += _commit_group(connection, tx, units, broken)
+            if outcomes:
+                self._publish(outcomes, [order for order in broken if order not in before])
         connection.close()
 
-    def _publish(self, outcomes: list[_Outcome]) -> None:
+    def _publish(self, outcomes: list[_Outcome], broken: list[Hashable]) -> None:
         loop = self._loop
         if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(_resolve, outcomes)
+            loop.call_soon_threadsafe(self._resolve, outcomes, broken)
+
+    def _resolve(self, outcomes: list[_Outcome], broken: list[Hashable]) -> None:
+        for future, value, error in outcomes:
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(value)
+            else:
+                future.set_exception(error)
+        if broken:
+            self._telling = asyncio.ensure_future(self._tell(broken))
+
+    async def _tell(self, broken: list[Hashable]) -> None:
+        await until_told()
+        self._queue.put(_Told(broken))
 
 
 def _snapshot(connection: sqlite3.Connection, fn: Callable[[Tx], T]) -> T:
@@ -157,54 +195,57 @@ def _snapshot(connection: sqlite3.Connection, fn: Callable[[Tx], T]) -> T:
         connection.execute("COMMIT")
 
 
-def _commit_group(connection: sqlite3.Connection, tx: Tx, units: list[_Unit]) -> list[_Outcome]:
+def _commit_group(connection: sqlite3.Connection, tx: Tx, units: list[_Unit], broken: _Broken) -> list[_Outcome]:
     if len(units) == 1:
-        return [_commit_one(connection, tx, *units[0])]
+        outcomes = [_commit_one(connection, tx, units[0])]
+    else:
+        outcomes = _commit_many(connection, tx, units, broken)
+    for unit, (_, _, error) in zip(units, outcomes, strict=True):
+        if unit.order is not None and isinstance(error, StorageUnavailableError):
+            broken[unit.order] = error
+    return outcomes
+
+
+def _commit_many(connection: sqlite3.Connection, tx: Tx, units: list[_Unit], broken: _Broken) -> list[_Outcome]:
     outcomes: list[_Outcome] = []
     try:
         connection.execute("BEGIN IMMEDIATE")
-        for fn, future in units:
+        for fn, future, order in units:
+            if order in broken:
+                outcomes.append((future, None, broken[order]))
+                continue
             connection.execute("SAVEPOINT unit")
             try:
                 outcomes.append((future, fn(tx), None))
             except BaseException as error:  # noqa: BLE001 - handed to the caller that wrote the unit
                 connection.execute("ROLLBACK TO unit")
-                outcomes.append((future, None, _translate(error)))
+                failure = _translate(error)
+                outcomes.append((future, None, failure))
+                if order is not None and isinstance(failure, StorageUnavailableError):
+                    broken[order] = failure
             connection.execute("RELEASE unit")
         connection.execute("COMMIT")
     except sqlite3.Error as error:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         failure = _translate(error)
-        return [(future, None, failure) for _, future in units]
+        return [(unit.future, None, failure) for unit in units]
     return outcomes
 
 
-def _commit_one(
-    connection: sqlite3.Connection, tx: Tx, fn: Callable[[Tx], Any], future: "asyncio.Future[Any]"
-) -> _Outcome:
+def _commit_one(connection: sqlite3.Connection, tx: Tx, unit: _Unit) -> _Outcome:
     try:
         connection.execute("BEGIN IMMEDIATE")
-        value = fn(tx)
+        value = unit.fn(tx)
         connection.execute("COMMIT")
     except BaseException as error:  # noqa: BLE001 - handed to the caller that wrote the unit
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        return future, None, _translate(error)
-    return future, value, None
+        return unit.future, None, _translate(error)
+    return unit.future, value, None
 
 
 def _translate(error: BaseException) -> BaseException:
     if isinstance(error, sqlite3.OperationalError):
         return StorageUnavailableError(f"the database cannot be written: {error}")
     return error
-
-
-def _resolve(outcomes: list[_Outcome]) -> None:
-    for future, value, error in outcomes:
-        if future.done():
-            continue
-        if error is None:
-            future.set_result(value)
-        else:
-            future.set_exception(error)
