@@ -1,6 +1,6 @@
 """Removes a conversation from the log for good. Called by the conversations room when its owner deletes it."""
 
-from agentflow_server.eventlog.log import hold
+from agentflow_server.eventlog.tail import hold
 from agentflow_server.storage import Tx
 
 

@@ -27,17 +27,6 @@ _INSERT_PART = (
 )
 
 
-def hold(tx: Tx, conversation_id: str) -> int:
-    """The number of a conversation's next event; until this unit ends, nobody else writes to the conversation.
-
-    Units that hold it first see what those before them wrote, at any isolation level; serializable ones that began
-    beside them are run again.
-    """
-    row = tx.one(_ALLOCATE, {"conversation": conversation_id, "count": 0})
-    assert row is not None
-    return row["next_seq"]
-
-
 @dataclass(frozen=True, slots=True)
 class Scope:
     """Whose log is written, and the check that the writer still owns the run (it raises if not)."""

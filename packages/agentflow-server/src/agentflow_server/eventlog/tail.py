@@ -154,3 +154,18 @@ def head(tx: Tx, conversation_id: str) -> int:
         {"conversation": conversation_id},
     )
     return row["next_seq"] if row else 0
+
+
+def hold(tx: Tx, conversation_id: str) -> int:
+    """The same; until this unit ends, nobody else writes to the conversation.
+
+    Units that hold it first see what those before them wrote, at any isolation level; serializable ones that began
+    beside them are run again, because the row changes.
+    """
+    row = tx.one(
+        "INSERT INTO event_heads (tenant, conversation_id, next_seq) VALUES (:tenant, :conversation, 0)"
+        " ON CONFLICT (tenant, conversation_id) DO UPDATE SET next_seq = event_heads.next_seq RETURNING next_seq",
+        {"conversation": conversation_id},
+    )
+    assert row is not None
+    return row["next_seq"]

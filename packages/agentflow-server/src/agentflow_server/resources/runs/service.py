@@ -25,9 +25,8 @@ from pydantic_core import to_json
 
 from agentflow_server.eventlog import Reader, StoredEvent, Tail, runs
 from agentflow_server.eventlog.hub import Accept
-from agentflow_server.eventlog.log import hold
 from agentflow_server.eventlog.runs import RunHeader
-from agentflow_server.eventlog.tail import end_of, read_run
+from agentflow_server.eventlog.tail import end_of, hold, read_run
 from agentflow_server.gateway.messages import UserMessage
 from agentflow_server.http.identity import Caller
 from agentflow_server.jobs import Worker, ledger
