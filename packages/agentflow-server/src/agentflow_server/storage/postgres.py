@@ -277,7 +277,7 @@ class _Reads:
     async def _answer(self, tenant: str | None, some: list[_Asked]) -> None:
         try:
             answers = await self._threads.run(_READ, tenant, lambda tx: [_answer(tx, fn) for fn, _ in some])
-        except Exception as error:  # noqa: BLE001 - handed to the callers
+        except BaseException as error:  # noqa: BLE001 - handed to the callers
             if len(some) > 1 and not isinstance(error, StorageUnavailableError):
                 for one in some:  # whose fault it was
                     await self._answer(tenant, [one])
@@ -292,12 +292,12 @@ class _Reads:
                 future.set_exception(error)
 
 
-def _answer(tx: Tx, fn: Callable[[Tx], Any]) -> tuple[Any, Exception | None]:
+def _answer(tx: Tx, fn: Callable[[Tx], Any]) -> tuple[Any, BaseException | None]:
     try:
         return fn(tx), None
     except psycopg.Error:
         raise
-    except Exception as error:  # noqa: BLE001 - handed to the caller
+    except BaseException as error:  # noqa: BLE001 - handed to the caller
         return None, error
 
 
