@@ -96,6 +96,16 @@ class Database(Protocol):
         ...
 
 
+def settle(future: "asyncio.Future[Any]", value: Any, error: BaseException | None) -> None:
+    """Give a unit's outcome to its caller, unless the caller is gone."""
+    if future.done():
+        return
+    if error is None:
+        future.set_result(value)
+    else:
+        future.set_exception(error)
+
+
 async def until_told() -> None:
     """Let those who wait for a future hear of it, also behind `asyncio.shield`."""
     for _ in range(4):

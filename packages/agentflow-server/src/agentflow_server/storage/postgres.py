@@ -23,7 +23,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg.types.numeric import FloatLoader, Int8Dumper
 from psycopg.types.string import StrDumperUnknown
 
-from agentflow_server.storage.database import NO_PARAMS, Params, Row, TenantDatabase, Tx, until_told
+from agentflow_server.storage.database import NO_PARAMS, Params, Row, TenantDatabase, Tx, settle, until_told
 from agentflow_server.storage.errors import StorageUnavailableError
 
 T = TypeVar("T")
@@ -284,12 +284,7 @@ class _Reads:
                 return
             answers = [(None, error)] * len(some)
         for (_, future), (value, error) in zip(some, answers, strict=True):
-            if future.done():
-                continue
-            if error is None:
-                future.set_result(value)
-            else:
-                future.set_exception(error)
+            settle(future, value, error)
 
 
 def _answer(tx: Tx, fn: Callable[[Tx], Any]) -> tuple[Any, BaseException | None]:
@@ -344,11 +339,9 @@ class PostgresDatabase:
             try:
                 value = await self._writes.run(begin, tenant, fn)
             except BaseException as error:  # noqa: BLE001 - handed to the caller that wrote the unit
-                if not future.done():
-                    future.set_exception(error)
+                settle(future, None, error)
                 return error
-            if not future.done():
-                future.set_result(value)
+            settle(future, value, None)
             return None
 
         self._line_up(order or asyncio.current_task() or future, (unit, future), linked=order is not None)
@@ -374,8 +367,7 @@ class PostgresDatabase:
                 await until_told()
                 while lane:
                     _, future = lane.popleft()
-                    if not future.done():
-                        future.set_exception(error)
+                    settle(future, None, error)
         del self._lanes[order]
 
     def _require_open(self) -> None:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 
-from agentflow_server.storage.database import NO_PARAMS, Params, Row, TenantDatabase, Tx, until_told
+from agentflow_server.storage.database import NO_PARAMS, Params, Row, TenantDatabase, Tx, settle, until_told
 from agentflow_server.storage.errors import StorageUnavailableError
 
 T = TypeVar("T")
@@ -173,12 +173,7 @@ class SqliteDatabase:
 
     def _resolve(self, outcomes: list[_Outcome], broken: list[Hashable]) -> None:
         for future, value, error in outcomes:
-            if future.done():
-                continue
-            if error is None:
-                future.set_result(value)
-            else:
-                future.set_exception(error)
+            settle(future, value, error)
         if broken:
             self._telling = asyncio.ensure_future(self._tell(broken))
 
